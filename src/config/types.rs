@@ -1,0 +1,198 @@
+//! The config's own types: each can only be made of text that means one.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+use http::uri::{Authority, Scheme};
+
+/// A number of bytes. In a file: a bare number, or a string with the unit `B`, `KiB`, `MiB` or `GiB`.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct ByteSize(pub(crate) u64);
+
+/// The secret first path segment, as a path: empty, or `/` and one segment.
+///
+/// `Debug` does not show it: who knows it can reach the server.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct UriPrefix(Box<str>);
+
+/// Why a text is no secret prefix.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct UriPrefixError;
+
+impl UriPrefix {
+    /// Of the config's value: one segment of unreserved characters, with or without slashes around it.
+    pub(crate) fn new(text: &str) -> Result<Self, UriPrefixError> {
+        let segment = text.trim_matches('/');
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        match segment {
+            "" => Ok(Self("".into())),
+            "." | ".." => Err(UriPrefixError),
+            _ if segment.bytes().all(plain) => Ok(Self(format!("/{segment}").into())),
+            _ => Err(UriPrefixError),
+        }
+    }
+
+    /// Empty, or `/` and the segment.
+    pub(crate) fn as_path(&self) -> &str {
+        &self.0
+    }
+
+    /// What follows the prefix in a decoded path: empty, or beginning with `/`. `None`: not below it.
+    pub(crate) fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(&*self.0)
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl fmt::Debug for UriPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() {
+            "UriPrefix(none)"
+        } else {
+            "UriPrefix(…)"
+        })
+    }
+}
+
+impl fmt::Display for UriPrefixError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the prefix is one path segment of letters, digits, `-`, `.`, `_` and `~`")
+    }
+}
+
+impl std::error::Error for UriPrefixError {}
+
+/// A name or address that the relay serves: a DNS name in lower case without a final dot, or an IP address.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum ServerName {
+    Dns(Box<str>),
+    Ip(IpAddr),
+}
+
+/// Why a text is no name that can be served.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ServerNameError;
+
+impl FromStr for ServerName {
+    type Err = ServerNameError;
+
+    fn from_str(text: &str) -> Result<Self, ServerNameError> {
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(text);
+        if let Ok(address) = bare.parse() {
+            return Ok(Self::Ip(address));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(plain)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        // A last label of digits alone is an IPv4 address that is none, such as 1.2.3.400.
+        let numeric = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+        let valid =
+            name.len() <= 253 && name.split('.').all(label) && !name.rsplit('.').next().is_some_and(numeric);
+        if valid {
+            Ok(Self::Dns(name.into()))
+        } else {
+            Err(ServerNameError)
+        }
+    }
+}
+
+impl ServerName {
+    /// Whether no public CA vouches for it: an IP address, a single label, or a name kept for local use.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Ip(_) => true,
+            Self::Dns(name) => {
+                !name.contains('.')
+                    || [".localhost", ".local", ".lan", ".home.arpa", ".internal"]
+                        .iter()
+                        .any(|end| name.ends_with(end))
+            }
+        }
+    }
+
+    /// As the host of a URL: IPv6 in brackets.
+    pub(crate) fn to_host(&self) -> String {
+        match self {
+            Self::Dns(name) => name.to_string(),
+            Self::Ip(IpAddr::V4(address)) => address.to_string(),
+            Self::Ip(IpAddr::V6(address)) => format!("[{address}]"),
+        }
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(name) => f.write_str(name),
+            Self::Ip(address) => address.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for ServerNameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("neither a domain name nor an IP address")
+    }
+}
+
+impl std::error::Error for ServerNameError {}
+
+/// A text that is never shown.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The backend: `http://` or `https://`, a host, a port, and nothing else.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct BackendUrl {
+    pub(crate) scheme: Scheme,
+    /// Host and port, the port always given.
+    pub(crate) authority: Authority,
+}
+
+/// Where a forwarded front end lies: an origin, and perhaps a path that goes before the request's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct FrontendUrl {
+    pub(crate) origin: BackendUrl,
+    /// Empty, or beginning with `/` and not ending in one.
+    pub(crate) base: Box<str>,
+}
+
+/// A proxy on the way to the backend.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ProxyUrl {
+    pub(crate) scheme: ProxyScheme,
+    /// Host and port, the port always given.
+    pub(crate) authority: Authority,
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// How a proxy is spoken to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ProxyScheme {
+    /// Absolute-form requests for `http://` backends, CONNECT for `https://`.
+    Http,
+    /// SOCKS5; names are resolved here.
+    Socks5,
+    /// SOCKS5; names are resolved by the proxy.
+    Socks5h,
+}
+
+/// A proxy's user and password, percent-decoded.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Credentials {
+    pub(crate) user: String,
+    pub(crate) password: Secret,
+}

@@ -1,0 +1,279 @@
+//! What can go wrong with a request, and the one place where it becomes a response.
+
+use std::{fmt, io};
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use crate::{body::Body, config::UriPrefix, form::FormError, path::PathError};
+
+/// Why a request is answered by the relay and not by whom it asked.
+#[derive(Debug)]
+pub(crate) enum RequestError {
+    /// The request target has no canonical path.
+    Path(PathError),
+    /// The head contradicts itself; the text says how.
+    Head(&'static str),
+    /// A method that is not let through here, and those that are.
+    Method { allow: &'static str },
+    /// An `Expect` other than `100-continue`.
+    Expectation,
+    /// A `block` rule.
+    Blocked,
+    /// A file in the front end that is not there, or no front end.
+    NotFound,
+    /// The request body is larger than `max_content_length`.
+    BodyTooBig,
+    /// The response body is larger than the rule's `max_size`.
+    ContentTooBig,
+    /// The backend did not say how large the response is, and the rule has a `max_size`.
+    SizeUnknown,
+    /// A multipart body that carries a file, or that is not strictly well-formed.
+    Form(FormError),
+    /// The client sent nothing for too long in the middle of its body.
+    BodyTimeout,
+    /// The client broke its request off.
+    ClientGone,
+    /// No connection to the backend.
+    Connect(ConnectError),
+    /// The backend broke the exchange before its response's head was whole.
+    Exchange(hyper::Error),
+    /// No response head in time.
+    ResponseTimeout,
+    /// All connections to the backend are taken.
+    Busy,
+    /// A front-end file that is there could not be read.
+    File(io::Error),
+    /// The backend switched protocols but the client's connection could not follow.
+    Upgrade(&'static str),
+}
+
+/// Why there is no connection to an origin.
+#[derive(Debug)]
+pub(crate) enum ConnectError {
+    /// Refused, unreachable, no such name.
+    Io(io::Error),
+    /// Nothing within the connect limit.
+    Timeout,
+    /// The proxy on the way refused or broke off.
+    Proxy(Box<dyn std::error::Error + Send + Sync>),
+    /// HTTP could not be started on the connection.
+    Http(hyper::Error),
+}
+
+/// Whose fault it is: picks the log level and a label.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    Client,
+    Relay,
+    Backend,
+}
+
+/// Why a body ended before its end.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    /// The client's connection broke, or what it sent is no body.
+    Client(hyper::Error),
+    /// The backend's connection broke.
+    Backend(hyper::Error),
+    /// More bytes than are allowed.
+    TooBig,
+    /// Nothing for too long.
+    Idle,
+    /// `block_files` refused it.
+    Form(FormError),
+    /// A front-end file could not be read to its end.
+    File(io::Error),
+}
+
+impl RequestError {
+    /// The status that the client gets.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Path(_) | Self::Head(_) | Self::ClientGone => StatusCode::BAD_REQUEST,
+            Self::Form(error) if error.is_file() => StatusCode::FORBIDDEN,
+            Self::Form(_) => StatusCode::BAD_REQUEST,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Blocked => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::BodyTooBig | Self::ContentTooBig => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Connect(ConnectError::Timeout) | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::SizeUnknown | Self::Connect(_) | Self::Exchange(_) | Self::Upgrade(_) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::File(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the client is told: no cause, no address, nothing that it does not know already.
+    pub(crate) fn message(&self) -> &'static str {
+        match self {
+            Self::Form(error) if error.is_file() => "file uploads are not allowed",
+            Self::SizeUnknown => "cannot verify content size",
+            Self::Path(_) | Self::Head(_) | Self::ClientGone | Self::Form(_) => "bad request",
+            Self::Method { .. } => "method not allowed",
+            Self::Expectation => "expectation failed",
+            Self::Blocked => "forbidden",
+            Self::NotFound => "not found",
+            Self::BodyTooBig | Self::ContentTooBig => "content too big",
+            Self::BodyTimeout => "request timeout",
+            Self::Connect(ConnectError::Timeout) | Self::ResponseTimeout => "backend timeout",
+            Self::Connect(_) | Self::Exchange(_) | Self::Upgrade(_) => "backend unavailable",
+            Self::Busy => "server busy",
+            Self::File(_) => "internal server error",
+        }
+    }
+
+    /// Whose fault it is.
+    pub(crate) fn origin(&self) -> Origin {
+        match self {
+            Self::Path(_)
+            | Self::Head(_)
+            | Self::Method { .. }
+            | Self::Expectation
+            | Self::Blocked
+            | Self::NotFound
+            | Self::BodyTooBig
+            | Self::ContentTooBig
+            | Self::Form(_)
+            | Self::BodyTimeout
+            | Self::ClientGone => Origin::Client,
+            Self::File(_) | Self::Busy => Origin::Relay,
+            Self::SizeUnknown
+            | Self::Connect(_)
+            | Self::Exchange(_)
+            | Self::ResponseTimeout
+            | Self::Upgrade(_) => Origin::Backend,
+        }
+    }
+
+    /// Whether the client is told in JSON wherever it asked: it met a rule, not a page.
+    fn is_of_a_rule(&self) -> bool {
+        matches!(self, Self::Blocked | Self::ContentTooBig | Self::SizeUnknown)
+            || matches!(self, Self::Form(_))
+    }
+}
+
+/// How errors are shown: JSON for the API, the front end's own pages, or plain text.
+#[derive(Debug)]
+pub(crate) struct ErrorPages {
+    uri_prefix: UriPrefix,
+    /// Bodies of `400.html`, `404.html` … of the served directory.
+    pages: Vec<(StatusCode, bytes::Bytes)>,
+}
+
+impl ErrorPages {
+    pub(crate) fn new(uri_prefix: UriPrefix, pages: Vec<(StatusCode, bytes::Bytes)>) -> Self {
+        Self { uri_prefix, pages }
+    }
+
+    /// The response to `error` on the decoded `path` (`None`: it has no canonical form).
+    pub(crate) fn respond(&self, error: &RequestError, path: Option<&str>) -> Response<Body> {
+        let status = error.status();
+        let (content_type, body) = match path.and_then(|path| self.uri_prefix.strip(path)) {
+            Some(rest) if !error.is_of_a_rule() && !is_api(rest) => self.page(status, error.message()),
+            _ => (
+                "application/json",
+                format!("{{\"error\":\"{}\"}}", error.message()).into(),
+            ),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let RequestError::Method { allow } = error {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if matches!(error, RequestError::Busy) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        let mut response = Response::new(Body::full(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    fn page(&self, status: StatusCode, message: &'static str) -> (&'static str, bytes::Bytes) {
+        match self.pages.iter().find(|(page, _)| *page == status) {
+            Some((_, page)) => ("text/html; charset=utf-8", page.clone()),
+            None => ("text/plain; charset=utf-8", message.into()),
+        }
+    }
+}
+
+/// At or below `/api/v1`.
+fn is_api(rest: &str) -> bool {
+    rest.strip_prefix("/api/v1")
+        .is_some_and(|below| below.is_empty() || below.starts_with('/'))
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(error) => error.fmt(f),
+            Self::Head(reason) | Self::Upgrade(reason) => f.write_str(reason),
+            Self::Method { .. } => f.write_str("the method is not allowed here"),
+            Self::Expectation => f.write_str("an expectation other than 100-continue"),
+            Self::Blocked => f.write_str("blocked by a rule"),
+            Self::NotFound => f.write_str("no such file"),
+            Self::BodyTooBig => f.write_str("the request body is larger than max_content_length"),
+            Self::ContentTooBig => f.write_str("the response is larger than the rule's max_size"),
+            Self::SizeUnknown => {
+                f.write_str("the backend did not tell the size of a response with a max_size")
+            }
+            Self::Form(error) => error.fmt(f),
+            Self::BodyTimeout => f.write_str("the client stopped sending its body"),
+            Self::ClientGone => f.write_str("the client broke its request off"),
+            Self::Connect(error) => error.fmt(f),
+            Self::Exchange(error) => write!(f, "the backend broke the exchange: {}", Chain(error)),
+            Self::ResponseTimeout => f.write_str("the backend did not answer in time"),
+            Self::Busy => f.write_str("all connections to the backend are taken"),
+            Self::File(error) => write!(f, "a file of the front end cannot be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RequestError {}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "no connection to the backend: {error}"),
+            Self::Timeout => f.write_str("no connection to the backend in time"),
+            Self::Proxy(error) => write!(f, "no connection through the upstream proxy: {}", Chain(&**error)),
+            Self::Http(error) => write!(f, "no HTTP on the connection to the backend: {}", Chain(error)),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => write!(f, "the client broke off: {}", Chain(error)),
+            Self::Backend(error) => write!(f, "the backend broke off: {}", Chain(error)),
+            Self::TooBig => f.write_str("the body is larger than allowed"),
+            Self::Idle => f.write_str("nothing came for too long"),
+            Self::Form(error) => error.fmt(f),
+            Self::File(error) => write!(f, "a file cannot be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// An error with its sources on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
