@@ -85,6 +85,17 @@ pub(crate) enum BodyError {
     File(io::Error),
 }
 
+impl BodyError {
+    /// Whose fault it is.
+    pub(crate) fn origin(&self) -> Origin {
+        match self {
+            Self::Client(_) | Self::TooBig | Self::Form(_) => Origin::Client,
+            Self::Backend(_) | Self::Idle => Origin::Backend,
+            Self::File(_) => Origin::Relay,
+        }
+    }
+}
+
 impl RequestError {
     /// The status that the client gets.
     pub(crate) fn status(&self) -> StatusCode {
