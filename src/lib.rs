@@ -4,6 +4,7 @@ mod body;
 mod config;
 mod error;
 mod form;
+mod frontend;
 mod path;
 mod rules;
 
