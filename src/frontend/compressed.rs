@@ -21,6 +21,11 @@ const CAPACITY: usize = 16 * 1024 * 1024;
 /// What an entry costs beside its bytes, roughly, so that many small ones are bounded too.
 const ENTRY_OVERHEAD: usize = 256;
 
+const BROTLI_QUALITY: u32 = 7;
+
+/// As a power of two: as much as the largest file that is compressed here.
+const BROTLI_WINDOW: u32 = 21;
+
 /// A state of a file in one coding: its tag names both.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Key {
@@ -124,7 +129,65 @@ fn compress(bytes: &[u8], coding: Coding) -> io::Result<Bytes> {
     }
 }
 
-const BROTLI_QUALITY: u32 = 7;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frontend::directory::Directory;
 
-/// As a power of two: as much as the largest file that is compressed here.
-const BROTLI_WINDOW: u32 = 21;
+    fn key(name: &str) -> Key {
+        Key {
+            name: name.into(),
+            etag: HeaderValue::from_static("\"x-br\""),
+        }
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_the_size_stays_bounded() {
+        let mut kept = Kept::default();
+        let entry = 1000 - ENTRY_OVERHEAD;
+        for name in ["a", "b", "b", "c", "d"] {
+            kept.insert(key(name), vec![0; entry].into(), 3000);
+        }
+        assert_eq!((kept.size, kept.files.len(), kept.by_age.len()), (3000, 3, 3));
+        assert!(!kept.files.contains_key(&key("a")));
+        kept.insert(key("e"), vec![0; 5000].into(), 3000);
+        assert_eq!((kept.size, kept.files.len(), kept.by_age.len()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn many_requests_at_once_compress_a_file_once() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("x"), vec![b'x'; 100_000]).unwrap();
+        let open = Directory::new(directory.path()).open().unwrap();
+        let files = Arc::new(CompressedFiles::default());
+        let requests: Vec<_> = (0..8)
+            .map(|_| {
+                let (files, file) = (Arc::clone(&files), open.find("x").unwrap().unwrap());
+                tokio::spawn(async move { files.fetch(key("x"), file, Coding::Gzip).await.unwrap() })
+            })
+            .collect();
+        let mut buffers = Vec::new();
+        for request in requests {
+            buffers.push(request.await.unwrap());
+        }
+        assert!(buffers.iter().all(|bytes| bytes.as_ptr() == buffers[0].as_ptr()));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_became_shorter_is_an_error_and_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        std::fs::write(&path, vec![b'x'; 5000]).unwrap();
+        let file = Directory::new(directory.path())
+            .open()
+            .unwrap()
+            .find("x")
+            .unwrap()
+            .unwrap();
+        std::fs::write(&path, "short").unwrap();
+        let files = Arc::new(CompressedFiles::default());
+        let error = files.fetch(key("x"), file, Coding::Brotli).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(files.get(&key("x")).is_none());
+    }
+}

@@ -5,14 +5,14 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use httpdate::HttpDate;
 
-use super::{directory::FoundFile, encoding::Coding, header_value};
+use super::{directory::FoundFile, encoding::Coding, reply::header_value};
 
 /// What tells one state of a representation from another.
 #[derive(Clone, Debug)]
 pub(super) struct Validators {
     /// A strong entity tag.
     pub(super) etag: HeaderValue,
-    modified: HttpDate,
+    pub(super) modified: HttpDate,
 }
 
 /// What the preconditions make of a GET or HEAD.
@@ -50,11 +50,6 @@ impl Validators {
             etag: header_value(etag),
             modified: modified.into(),
         }
-    }
-
-    pub(super) fn write(&self, headers: &mut HeaderMap) {
-        headers.insert(header::ETAG, self.etag.clone());
-        headers.insert(header::LAST_MODIFIED, header_value(self.modified.to_string()));
     }
 }
 
@@ -99,7 +94,8 @@ fn lists_tag(
     let listed = |value: &HeaderValue| {
         let mut rest = value.as_bytes();
         std::iter::from_fn(|| next_tag(&mut rest)).any(|(strength, tag)| {
-            tag == current.etag.as_bytes() && (strength == Comparison::Strong || comparison == Comparison::Weak)
+            tag == current.etag.as_bytes()
+                && (strength == Comparison::Strong || comparison == Comparison::Weak)
         })
     };
     Some(any || headers.get_all(name).iter().any(listed))
@@ -129,4 +125,159 @@ fn date(headers: &HeaderMap, name: HeaderName) -> Option<HttpDate> {
 pub(super) fn only(headers: &HeaderMap, name: HeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "Sat, 29 Oct 1994 19:43:30 GMT";
+    const SAME: &str = "Sat, 29 Oct 1994 19:43:31 GMT";
+    const AFTER: &str = "Sat, 29 Oct 1994 19:43:32 GMT";
+
+    fn current() -> Validators {
+        Validators {
+            etag: HeaderValue::from_static("\"a,b\""),
+            modified: SAME.parse().unwrap(),
+        }
+    }
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn outcome(lines: &[(&'static str, &str)]) -> Outcome {
+        evaluate(&headers(lines), &current())
+    }
+
+    #[test]
+    fn if_none_match_compares_weakly_and_reads_lists() {
+        assert_eq!(outcome(&[]), Outcome::Proceed);
+        for list in [
+            "\"a,b\"",
+            "W/\"a,b\"",
+            "\"x\", \"a,b\"",
+            "\"x\" ,,\tW/\"a,b\"",
+            "*",
+            " * ",
+        ] {
+            assert_eq!(
+                outcome(&[("if-none-match", list)]),
+                Outcome::NotModified,
+                "{list}"
+            );
+        }
+        for list in [
+            "",
+            "\"a\"",
+            "\"b\"",
+            "a,b",
+            "\"a,b",
+            "w/\"a,b\"",
+            "\"A,B\"",
+            "\"x\", *",
+            "x, \"a,b\"",
+        ] {
+            assert_eq!(outcome(&[("if-none-match", list)]), Outcome::Proceed, "{list}");
+        }
+        let lines = [("if-none-match", "\"x\""), ("if-none-match", "\"a,b\"")];
+        assert_eq!(outcome(&lines), Outcome::NotModified);
+    }
+
+    #[test]
+    fn if_match_compares_strongly() {
+        for list in ["\"a,b\"", "*", "\"x\", \"a,b\""] {
+            assert_eq!(outcome(&[("if-match", list)]), Outcome::Proceed, "{list}");
+        }
+        for list in ["W/\"a,b\"", "\"x\"", "", "junk"] {
+            assert_eq!(outcome(&[("if-match", list)]), Outcome::Failed, "{list}");
+        }
+    }
+
+    #[test]
+    fn dates_are_compared_by_the_second_and_ignored_when_they_are_none() {
+        for (date, since, unmodified) in [
+            (BEFORE, Outcome::Proceed, Outcome::Failed),
+            (SAME, Outcome::NotModified, Outcome::Proceed),
+            (AFTER, Outcome::NotModified, Outcome::Proceed),
+            // The obsolete forms that a recipient must read.
+            (
+                "Saturday, 29-Oct-94 19:43:31 GMT",
+                Outcome::NotModified,
+                Outcome::Proceed,
+            ),
+            ("Sat Oct 29 19:43:30 1994", Outcome::Proceed, Outcome::Failed),
+            ("yesterday", Outcome::Proceed, Outcome::Proceed),
+        ] {
+            assert_eq!(outcome(&[("if-modified-since", date)]), since, "{date}");
+            assert_eq!(outcome(&[("if-unmodified-since", date)]), unmodified, "{date}");
+        }
+        let twice = [("if-modified-since", AFTER), ("if-modified-since", AFTER)];
+        assert_eq!(outcome(&twice), Outcome::Proceed);
+    }
+
+    #[test]
+    fn tags_go_before_dates_and_failure_before_304() {
+        for (lines, expected) in [
+            (
+                [("if-match", "\"a,b\""), ("if-unmodified-since", BEFORE)],
+                Outcome::Proceed,
+            ),
+            (
+                [("if-match", "\"x\""), ("if-unmodified-since", AFTER)],
+                Outcome::Failed,
+            ),
+            (
+                [("if-none-match", "\"x\""), ("if-modified-since", AFTER)],
+                Outcome::Proceed,
+            ),
+            (
+                [("if-none-match", "\"a,b\""), ("if-modified-since", BEFORE)],
+                Outcome::NotModified,
+            ),
+            (
+                [("if-match", "\"x\""), ("if-none-match", "\"a,b\"")],
+                Outcome::Failed,
+            ),
+            (
+                [("if-match", "\"a,b\""), ("if-none-match", "\"a,b\"")],
+                Outcome::NotModified,
+            ),
+            (
+                [("if-unmodified-since", BEFORE), ("if-none-match", "\"a,b\"")],
+                Outcome::Failed,
+            ),
+            (
+                [("if-unmodified-since", SAME), ("if-modified-since", SAME)],
+                Outcome::NotModified,
+            ),
+        ] {
+            assert_eq!(outcome(&lines), expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn if_range_holds_for_the_very_same_state_alone() {
+        let holds = |lines: &[(&'static str, &str)]| if_range_holds(&headers(lines), &current());
+        assert!(holds(&[]));
+        assert!(holds(&[("if-range", "\"a,b\"")]));
+        assert!(holds(&[("if-range", SAME)]));
+        for value in [
+            "W/\"a,b\"",
+            "\"x\"",
+            "\"a,b\", \"x\"",
+            "*",
+            "",
+            BEFORE,
+            AFTER,
+            "yesterday",
+        ] {
+            assert!(!holds(&[("if-range", value)]), "{value}");
+        }
+        assert!(!holds(&[("if-range", "\"a,b\""), ("if-range", "\"a,b\"")]));
+    }
 }

@@ -78,7 +78,7 @@ impl OpenDirectory {
 }
 
 /// Whether a failed open means that no file of ours has that name, and not that it cannot be read.
-fn is_absence(error: &io::Error) -> bool {
+pub(super) fn is_absence(error: &io::Error) -> bool {
     match Errno::from_io_error(error) {
         Some(errno) => matches!(
             errno,
@@ -96,5 +96,51 @@ impl FoundFile {
         let mut bytes = BytesMut::zeroed(len);
         self.file.read_exact_at(&mut bytes, first)?;
         Ok(bytes.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn f1_only_regular_files_below_the_directory_are_found() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("mura");
+        std::fs::create_dir_all(path.join("media")).unwrap();
+        std::fs::write(parent.path().join("secret"), "SECRET").unwrap();
+        std::fs::write(path.join("media/main.js"), "MAIN").unwrap();
+        symlink("..", path.join("up")).unwrap();
+        symlink("/proc/self/root", path.join("root")).unwrap();
+        let directory = Directory::new(&path).open().unwrap();
+        // CanonicalPath lets none of the first three through; the directory does not rely on it.
+        for name in [
+            "../secret",
+            "media/../../secret",
+            "/etc/hostname",
+            "up/secret",
+            "root/etc/hostname",
+            "media",
+            "",
+        ] {
+            assert!(directory.find(name).unwrap().is_none(), "{name}");
+        }
+        let file = directory.find("media/../media/main.js").unwrap().unwrap();
+        assert_eq!(file.read(1, 2).unwrap(), "AI");
+    }
+
+    #[test]
+    fn a_read_that_comes_short_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("x"), "four").unwrap();
+        let file = Directory::new(directory.path())
+            .open()
+            .unwrap()
+            .find("x")
+            .unwrap()
+            .unwrap();
+        assert_eq!(file.read(0, 5).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

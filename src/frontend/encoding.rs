@@ -36,8 +36,7 @@ impl Coding {
 
     /// Whether a client means it by `name`: gzip has an old one.
     fn is_called(self, name: &str) -> bool {
-        name.eq_ignore_ascii_case(self.name())
-            || (self == Self::Gzip && name.eq_ignore_ascii_case("x-gzip"))
+        name.eq_ignore_ascii_case(self.name()) || (self == Self::Gzip && name.eq_ignore_ascii_case("x-gzip"))
     }
 }
 
@@ -91,5 +90,63 @@ fn weight_quality(weight: &str) -> Option<Quality> {
         "0" => Some(thousandths),
         "1" if thousandths == 0 => Some(1000),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(lines: &[&str]) -> Vec<&'static str> {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(header::ACCEPT_ENCODING, line.parse().unwrap());
+        }
+        accepted(&headers).into_iter().map(Coding::name).collect()
+    }
+
+    #[test]
+    fn weights_decide_and_brotli_wins_a_tie() {
+        for (line, expected) in [
+            ("gzip, deflate, br, zstd", &["br", "gzip"][..]),
+            ("gzip;q=1.0, br;q=0.9", &["gzip", "br"]),
+            ("GZIP ; Q=0.5 ,BR;q=0.500", &["br", "gzip"]),
+            ("x-gzip", &["gzip"]),
+            ("gzip", &["gzip"]),
+            ("*", &["br", "gzip"]),
+            ("*;q=0.5, br;q=0.2", &["gzip"]),
+            ("br;q=0, *", &["gzip"]),
+            ("gzip;q=0.001", &["gzip"]),
+            ("identity, gzip", &["gzip"]),
+        ] {
+            assert_eq!(of(&[line]), expected, "{line}");
+        }
+        assert_eq!(of(&["gzip", "br"]), ["br", "gzip"]);
+    }
+
+    #[test]
+    fn what_is_excluded_disliked_or_malformed_is_not_used() {
+        for line in [
+            "",
+            "identity",
+            "deflate",
+            "br;q=0",
+            "br;q=0.000, gzip;q=0",
+            "*;q=0",
+            "identity;q=1, *;q=0",
+            "identity;q=0.9, gzip;q=0.8",
+            "identity;q=0",
+            "br;q=2",
+            "br;q=1.001",
+            "br;q=0.1234",
+            "br;q=",
+            "br;q=-1",
+            "br;q=.5",
+            "br;level=1",
+            "brotli",
+        ] {
+            assert!(of(&[line]).is_empty(), "{line}");
+        }
+        assert!(of(&[]).is_empty());
     }
 }

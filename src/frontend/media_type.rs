@@ -52,7 +52,9 @@ impl MediaType {
     pub(super) fn of(file_name: &str) -> Self {
         let extension = file_name.rsplit('.').next().unwrap_or_default();
         let find = |table: &[(&str, &'static str)]| {
-            let row = table.iter().find(|(known, _)| known.eq_ignore_ascii_case(extension));
+            let row = table
+                .iter()
+                .find(|(known, _)| known.eq_ignore_ascii_case(extension));
             row.map(|(_, name)| *name)
         };
         if let Some(name) = find(COMPRESSIBLE) {
@@ -64,6 +66,30 @@ impl MediaType {
         Self {
             name: find(COMPRESSED).unwrap_or("application/octet-stream"),
             compressible: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions_decide_in_any_case() {
+        for (name, expected, compressible) in [
+            ("index.html", "text/html; charset=utf-8", true),
+            ("media/main.min.JS", "text/javascript; charset=utf-8", true),
+            ("a.svg", "image/svg+xml", true),
+            ("a.woff2", "font/woff2", false),
+            ("a.js.br", "application/octet-stream", false),
+            (".nojekyll", "application/octet-stream", false),
+        ] {
+            let media_type = MediaType::of(name);
+            assert_eq!(
+                (media_type.name, media_type.compressible),
+                (expected, compressible),
+                "{name}"
+            );
         }
     }
 }

@@ -63,3 +63,86 @@ fn position(digits: &str) -> Option<u64> {
     let valid = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     valid.then(|| digits.parse().unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_ten(value: &str) -> Span {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RANGE, value.parse().unwrap());
+        requested(&headers, 10)
+    }
+
+    #[test]
+    fn one_range_is_a_part() {
+        for (value, first, len) in [
+            ("bytes=0-0", 0, 1),
+            ("bytes=0-9", 0, 10),
+            ("bytes=3-", 3, 7),
+            ("bytes=9-9", 9, 1),
+            ("bytes=3-99", 3, 7),
+            ("bytes=3-99999999999999999999999", 3, 7),
+            ("bytes=-1", 9, 1),
+            ("bytes=-10", 0, 10),
+            ("bytes=-11", 0, 10),
+            ("bytes=-99999999999999999999999", 0, 10),
+            ("BYTES=007-8", 7, 2),
+            ("bytes= 1-2 ", 1, 2),
+        ] {
+            assert_eq!(of_ten(value), Span::Part { first, len }, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_range_behind_the_end_is_unsatisfiable() {
+        for value in [
+            "bytes=10-",
+            "bytes=10-12",
+            "bytes=99999999999999999999999-",
+            "bytes=-0",
+        ] {
+            assert_eq!(of_ten(value), Span::Unsatisfiable, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_one_valid_range_is_the_whole() {
+        for value in [
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=2-1",
+            "bytes=1",
+            "bytes=+1-2",
+            "bytes=1-+2",
+            "bytes=1--2",
+            "bytes=--1",
+            "bytes=0x1-2",
+            "bytes=1 -2",
+            "bytes =1-2",
+            "items=0-1",
+            "bytes=0-1,4-5",
+            "bytes=0-1,",
+        ] {
+            assert_eq!(of_ten(value), Span::Whole, "{value}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(header::RANGE, "bytes=0-1".parse().unwrap());
+        twice.append(header::RANGE, "bytes=0-1".parse().unwrap());
+        assert_eq!(requested(&twice, 10), Span::Whole);
+    }
+
+    #[test]
+    fn nothing_has_no_part() {
+        for (value, span) in [
+            ("bytes=0-", Span::Unsatisfiable),
+            ("bytes=-0", Span::Unsatisfiable),
+            ("bytes=-5", Span::Whole),
+        ] {
+            assert_eq!(parse(value, 0), Some(span), "{value}");
+        }
+    }
+}
