@@ -60,7 +60,15 @@ impl std::fmt::Display for Decider {
 impl Entry {
     pub(crate) fn new(log: AccessLog, client: IpAddr, method: Method) -> Self {
         let began = Instant::now();
-        Self { log, began, client, method, path: "-".to_owned(), rule: Decider::None, failure: None }
+        Self {
+            log,
+            began,
+            client,
+            method,
+            path: "-".to_owned(),
+            rule: Decider::None,
+            failure: None,
+        }
     }
 
     /// Notes the masked path; made only if it will be written.
@@ -85,16 +93,41 @@ impl Entry {
         let status = response.status();
         // These have no body whatever their headers say; hyper never polls it.
         let bodiless = self.method == Method::HEAD
-            || matches!(status, StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS);
+            || matches!(
+                status,
+                StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS
+            );
         response.map(|body| {
-            let length = if bodiless { Some(0) } else { body.size_hint().exact() };
-            let end = if length == Some(0) { End::Whole } else { End::Aborted };
-            Logged { body, length, sent: 0, status, end, entry: self, _in_flight: in_flight }
+            let length = if bodiless {
+                Some(0)
+            } else {
+                body.size_hint().exact()
+            };
+            let end = if length == Some(0) {
+                End::Whole
+            } else {
+                End::Aborted
+            };
+            Logged {
+                body,
+                length,
+                sent: 0,
+                status,
+                end,
+                entry: self,
+                _in_flight: in_flight,
+            }
         })
     }
 
     fn write(&self, status: StatusCode, bytes: u64, end: End) {
-        let Self { client, method, path, rule, .. } = self;
+        let Self {
+            client,
+            method,
+            path,
+            rule,
+            ..
+        } = self;
         let ms = self.began.elapsed().as_secs_f64() * 1e3;
         let (status, ms) = (status.as_u16(), format_args!("{ms:.1}"));
         match &self.failure {
@@ -155,7 +188,9 @@ impl http_body::Body for Logged {
             None => self.end = End::Whole,
             Some(Err(error)) => {
                 self.end = End::Broken;
-                self.entry.failure.get_or_insert_with(|| (error.origin(), error.to_string()));
+                self.entry
+                    .failure
+                    .get_or_insert_with(|| (error.origin(), error.to_string()));
             }
             Some(Ok(frame)) => {
                 self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);

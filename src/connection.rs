@@ -23,14 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use io::InFlight;
 
 use self::io::{ClientIo, Deadlines, Requests};
-use crate::{
-    body::Body,
-    error::BodyError,
-    handler,
-    redirect,
-    site::Sites,
-    tls::certificates::Certificates,
-};
+use crate::{body::Body, error::BodyError, handler, redirect, site::Sites, tls::certificates::Certificates};
 
 /// What a request knows of the connection that it came on.
 #[derive(Debug)]
@@ -44,10 +37,16 @@ pub(crate) struct Connection {
 /// What a listener is for.
 #[derive(Clone)]
 pub(crate) enum Purpose {
-    Https { acceptor: TlsAcceptor, certificates: Arc<Certificates> },
+    Https {
+        acceptor: TlsAcceptor,
+        certificates: Arc<Certificates>,
+    },
     Http,
     /// Port 80: everything is sent to `https_port`.
-    Redirect { certificates: Arc<Certificates>, https_port: u16 },
+    Redirect {
+        certificates: Arc<Certificates>,
+        https_port: u16,
+    },
 }
 
 impl std::fmt::Display for Purpose {
@@ -118,27 +117,44 @@ impl Service {
         stream.set_nodelay(true).map_err(ConnectionError::Io)?;
         let deadline = Instant::now() + self.handshake;
         let in_time = async {
-            if self.proxy_protocol == ProxyProtocol::FromTrusted && self.sites.current().trust.believes(peer.ip()) {
+            if self.proxy_protocol == ProxyProtocol::FromTrusted
+                && self.sites.current().trust.believes(peer.ip())
+            {
                 peer = proxy_protocol::read(&mut stream).await?.unwrap_or(peer);
             }
-            let Purpose::Https { acceptor, .. } = &self.purpose else { return Ok(Opened::Plain(stream)) };
+            let Purpose::Https { acceptor, .. } = &self.purpose else {
+                return Ok(Opened::Plain(stream));
+            };
             if speaks_http(&stream).await.map_err(ConnectionError::Io)? {
                 return Ok(Opened::Plain(stream));
             }
             let tls = acceptor.accept(stream).await.map_err(ConnectionError::Io)?;
             Ok(Opened::Tls(Box::new(tls)))
         };
-        let opened = tokio::time::timeout_at(deadline, in_time).await.map_err(|_| ConnectionError::Handshake)??;
+        let opened = tokio::time::timeout_at(deadline, in_time)
+            .await
+            .map_err(|_| ConnectionError::Handshake)??;
         match (opened, &self.purpose) {
             (Opened::Tls(tls), _) => {
                 let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
                 let connection = self.connection(peer, Scheme::HTTPS);
-                if is_h2 { self.http2(tls, connection, drain).await } else { self.http1(tls, connection, drain).await }
+                if is_h2 {
+                    self.http2(tls, connection, drain).await
+                } else {
+                    self.http1(tls, connection, drain).await
+                }
             }
             (Opened::Plain(stream), Purpose::Http) => {
-                self.http1(stream, self.connection(peer, Scheme::HTTP), drain).await;
+                self.http1(stream, self.connection(peer, Scheme::HTTP), drain)
+                    .await;
             }
-            (Opened::Plain(stream), Purpose::Redirect { certificates, https_port }) => {
+            (
+                Opened::Plain(stream),
+                Purpose::Redirect {
+                    certificates,
+                    https_port,
+                },
+            ) => {
                 self.redirect(stream, certificates, *https_port, drain).await;
             }
             (Opened::Plain(stream), Purpose::Https { certificates, .. }) => {
@@ -151,7 +167,11 @@ impl Service {
     }
 
     fn connection(&self, peer: SocketAddr, scheme: Scheme) -> Arc<Connection> {
-        Arc::new(Connection { peer, scheme, requests: Requests::default() })
+        Arc::new(Connection {
+            peer,
+            scheme,
+            requests: Requests::default(),
+        })
     }
 
     async fn http1<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)
@@ -159,7 +179,10 @@ impl Service {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(ClientIo::new(stream, connection.requests.clone(), self.deadlines));
-        let serving = self.http1_builder().serve_connection(io, self.handler(connection)).with_upgrades();
+        let serving = self
+            .http1_builder()
+            .serve_connection(io, self.handler(connection))
+            .with_upgrades();
         let mut serving = pin!(serving);
         let ended = tokio::select! {
             ended = &mut serving => ended,
@@ -243,7 +266,7 @@ impl Service {
         Response = Response<crate::access::Logged>,
         Error = Infallible,
         Future: Send,
-    > {
+    > + use<> {
         let sites = self.sites.clone();
         service_fn(move |request| {
             let (site, connection) = (sites.current(), Arc::clone(&connection));

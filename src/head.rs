@@ -1,8 +1,12 @@
 //! A request's head, checked before anything is matched: one method that we know, one host, one framing.
 
-use http::{Method, Version, header, request::Parts, uri::Authority};
+use http::{
+    Method, Version, header,
+    request::Parts,
+    uri::{Authority, Scheme},
+};
 
-use crate::{error::RequestError, path::CanonicalPath};
+use crate::{error::RequestError, path::CanonicalPath, proxy::headers::one_framing};
 
 /// The methods that are let in.
 pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -34,7 +38,7 @@ pub(crate) fn target(parts: &Parts) -> Result<Target, RequestError> {
         return Err(RequestError::Method { allow: METHODS });
     }
     let host = host(parts)?;
-    framing(parts)?;
+    one_framing(&parts.headers).map_err(RequestError::Head)?;
     if let Some(expect) = parts.headers.get(header::EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
@@ -74,6 +78,15 @@ fn host(parts: &Parts) -> Result<Option<Authority>, RequestError> {
             Authority::try_from(value.as_bytes()).map_err(|_| RequestError::Head("a Host that is none"))?,
         ),
     };
+    if parts
+        .uri
+        .scheme()
+        .is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS)
+    {
+        return Err(RequestError::Head(
+            "a target of another scheme than http and https",
+        ));
+    }
     let host = match (parts.uri.authority().cloned(), line) {
         (Some(target), Some(line)) if target.as_str().eq_ignore_ascii_case(line.as_str()) => line,
         (Some(_), Some(_)) => return Err(RequestError::Head("Host differs from the target's authority")),
@@ -88,21 +101,6 @@ fn host(parts: &Parts) -> Result<Option<Authority>, RequestError> {
         return Err(RequestError::Head("a Host that is none"));
     }
     Ok(Some(host))
-}
-
-/// At most one framing header (attacks.md S1, S2): hyper lets equal lengths and repeated codings pass.
-fn framing(parts: &Parts) -> Result<(), RequestError> {
-    let count = |name| parts.headers.get_all(name).iter().count();
-    let (lengths, codings) = (count(header::CONTENT_LENGTH), count(header::TRANSFER_ENCODING));
-    if lengths + codings > 1 {
-        return Err(RequestError::Head("more than one framing header"));
-    }
-    match parts.headers.get(header::TRANSFER_ENCODING) {
-        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
-            Err(RequestError::Head("a transfer coding other than chunked"))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -148,6 +146,7 @@ mod tests {
             assert!(of("/", headers).is_err(), "{headers:?}");
         }
         assert!(of("http://a.example/", &[("host", "b.example")]).is_err());
+        assert!(of("ftp://a.example/", &[("host", "a.example")]).is_err());
     }
 
     #[test]

@@ -46,7 +46,10 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn no_ipv6(error: &io::Error) -> bool {
     // Not in this kernel, or switched off on this machine.
-    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
+    )
 }
 
 /// Accepts until `drain` is cancelled, each connection in a task of `connections`. Returns early only where
@@ -63,7 +66,10 @@ pub(crate) async fn accept(
         // Permit first: a connection that cannot be served is better off in the kernel's queue.
         let next = async {
             // The semaphore is never closed.
-            let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
+            let permit = Arc::clone(&permits)
+                .acquire_owned()
+                .await
+                .map_err(io::Error::other)?;
             listener.accept().await.map(|accepted| (accepted, permit))
         };
         let accepted = tokio::select! {
@@ -73,8 +79,9 @@ pub(crate) async fn accept(
         match accepted {
             Ok(((stream, peer), permit)) => {
                 // A client that vanished without a word is found in two minutes.
-                let keepalive =
-                    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15));
+                let keepalive = TcpKeepalive::new()
+                    .with_time(Duration::from_secs(60))
+                    .with_interval(Duration::from_secs(15));
                 if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
                     tracing::debug!(%error, "no keep-alive on a connection");
                 }
@@ -91,7 +98,9 @@ pub(crate) async fn accept(
                 }
                 tokio::time::sleep(BACK_OFF).await;
             }
-            Err(error) if is_of_the_peer(&error) => tracing::debug!(%error, "a connection ended before it began"),
+            Err(error) if is_of_the_peer(&error) => {
+                tracing::debug!(%error, "a connection ended before it began")
+            }
             Err(error) => return Err(error),
         }
     }
@@ -99,7 +108,10 @@ pub(crate) async fn accept(
 
 /// What passes when something else ends.
 fn is_exhausted(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
 }
 
 /// What accept(2) reports of the new connection or of the network, and not of the socket that listens.
@@ -107,8 +119,18 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     match Errno::from_io_error(error) {
         // A firewall, and what was already wrong with the connection when it was taken from the queue.
         Some(
-            Errno::PERM | Errno::PROTO | Errno::NOPROTOOPT | Errno::NETDOWN | Errno::NETUNREACH | Errno::CONNABORTED
-            | Errno::HOSTDOWN | Errno::HOSTUNREACH | Errno::OPNOTSUPP | Errno::NONET | Errno::INTR | Errno::AGAIN,
+            Errno::PERM
+            | Errno::PROTO
+            | Errno::NOPROTOOPT
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::CONNABORTED
+            | Errno::HOSTDOWN
+            | Errno::HOSTUNREACH
+            | Errno::OPNOTSUPP
+            | Errno::NONET
+            | Errno::INTR
+            | Errno::AGAIN,
         ) => true,
         Some(_) | None => false,
     }

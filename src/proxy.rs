@@ -125,9 +125,12 @@ impl Upstream {
         let (mut response, lease) = self.send(Request::from_parts(parts, body), &progress).await?;
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let upgrade = upgrade.ok_or(RequestError::Upgrade("the backend switched protocols unasked"))?;
+            let upgrade = upgrade.ok_or(RequestError::BadResponse(
+                "the backend switched protocols unasked",
+            ))?;
             return upgrade.tunnel(response, lease, &self.tunnels);
         }
+        headers::one_framing(response.headers()).map_err(RequestError::BadResponse)?;
         let is_events = is_event_stream(response.headers());
         let limit = limit.filter(|_| !is_events);
         if let Some(max) = limit {

@@ -7,21 +7,25 @@ use http::{
     uri::Authority,
 };
 
-use crate::{
-    body::Body,
-    config::ServerName,
-    tls::certificates::Certificates,
-};
+use crate::{body::Body, config::ServerName, tls::certificates::Certificates};
 
 /// The answer to a plain-HTTP request: 301 for GET and HEAD, 308 for the rest, so that a POST stays one; 421
 /// where there is no name to send the client to.
 pub(crate) fn answer(certificates: &Certificates, https_port: u16, parts: &Parts) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     // What follows is another scheme, perhaps another port: nothing is gained by keeping this connection.
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    let name = asked_name(parts).filter(|name| certificates.serves(name)).or_else(|| certificates.first_name());
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    let name = asked_name(parts)
+        .filter(|name| certificates.serves(name))
+        .or_else(|| certificates.first_name());
     let location = name.and_then(|name| {
-        let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
+        let port = if https_port == 443 {
+            String::new()
+        } else {
+            format!(":{https_port}")
+        };
         let path = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         HeaderValue::try_from(format!("https://{}{port}{path}", name.to_host())).ok()
     });
@@ -41,7 +45,13 @@ pub(crate) fn answer(certificates: &Certificates, https_port: u16, parts: &Parts
 
 /// The name in `Host`, if it is one (attacks.md R1).
 fn asked_name(parts: &Parts) -> Option<ServerName> {
-    let host: Authority = parts.headers.get(http::header::HOST)?.to_str().ok()?.parse().ok()?;
+    let host: Authority = parts
+        .headers
+        .get(http::header::HOST)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()?;
     if host.as_str().contains('@') {
         return None;
     }

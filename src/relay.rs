@@ -49,7 +49,11 @@ pub(crate) enum Ended {
 /// Why a relay cannot start.
 #[derive(Debug)]
 pub(crate) enum StartError {
-    Bind { host: IpAddr, port: u16, error: io::Error },
+    Bind {
+        host: IpAddr,
+        port: u16,
+        error: io::Error,
+    },
     Tls(TlsError),
     Site(SiteError),
     /// The system lets no signal be received.
@@ -59,7 +63,17 @@ pub(crate) enum StartError {
 impl Relay {
     /// Takes a configuration apart, opens certificates and binds every port: all that can fail at a start.
     pub(crate) fn bind(config: Config) -> Result<Self, StartError> {
-        let Config { uri_prefix, server, tls, backend, upstream_proxy, frontend, limits, log, rules } = config;
+        let Config {
+            uri_prefix,
+            server,
+            tls,
+            backend,
+            upstream_proxy,
+            frontend,
+            limits,
+            log,
+            rules,
+        } = config;
         let connections = TaskTracker::new();
         let plan = Plan {
             uri_prefix,
@@ -69,7 +83,11 @@ impl Relay {
             frontend,
             trust: Trust::new(server.trusted_proxies, server.client_ip_header),
             hsts: tls.as_ref().and_then(|tls| tls.hsts).map(hsts),
-            access: if log.access { AccessLog::All } else { AccessLog::FailuresOnly },
+            access: if log.access {
+                AccessLog::All
+            } else {
+                AccessLog::FailuresOnly
+            },
             max_content_length: server.max_content_length.0,
             idle_body: limits.idle_body,
         };
@@ -84,7 +102,11 @@ impl Relay {
             },
             handshake: limits.handshake,
             head_size: usize::try_from(limits.head_size.0).unwrap_or(usize::MAX),
-            proxy_protocol: if server.proxy_protocol { ProxyProtocol::FromTrusted } else { ProxyProtocol::Off },
+            proxy_protocol: if server.proxy_protocol {
+                ProxyProtocol::FromTrusted
+            } else {
+                ProxyProtocol::Off
+            },
         };
         let bind = |port| {
             let host = server.host;
@@ -101,23 +123,42 @@ impl Relay {
             Some(tls) => {
                 let (certificates, keeper) = Keeper::open(&tls).map_err(StartError::Tls)?;
                 let tickets = tls::ticketer().map_err(StartError::Tls)?;
-                let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&certificates), tickets)));
+                let acceptor =
+                    TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&certificates), tickets)));
                 if let Some(port) = server.http_port {
                     let https_port = main.local_addr().map_or(server.port, |address| address.port());
-                    let purpose = Purpose::Redirect { certificates: Arc::clone(&certificates), https_port };
+                    let purpose = Purpose::Redirect {
+                        certificates: Arc::clone(&certificates),
+                        https_port,
+                    };
                     listeners.push((bind(port)?, service(purpose)));
                 }
-                listeners.push((main, service(Purpose::Https { acceptor, certificates })));
+                listeners.push((
+                    main,
+                    service(Purpose::Https {
+                        acceptor,
+                        certificates,
+                    }),
+                ));
                 Some(keeper)
             }
         };
         let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listeners, keeper, permits, connections, drain_for: limits.drain })
+        Ok(Self {
+            listeners,
+            keeper,
+            permits,
+            connections,
+            drain_for: limits.drain,
+        })
     }
 
     /// The addresses that it listens on, the main listener's last.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect()
+        self.listeners
+            .iter()
+            .filter_map(|(listener, _)| listener.local_addr().ok())
+            .collect()
     }
 
     /// Serves until a signal asks it to end, or something that must not end does.
@@ -130,9 +171,17 @@ impl Relay {
                 tracing::info!(kind = %service.purpose, %address, "listening");
             }
             let (permits, connections) = (Arc::clone(&self.permits), self.connections.clone());
-            accepting.spawn(listener::accept(listener, service, permits, connections, drain.clone()));
+            accepting.spawn(listener::accept(
+                listener,
+                service,
+                permits,
+                connections,
+                drain.clone(),
+            ));
         }
-        let keeper = self.keeper.map(|keeper| AbortOnDropHandle::new(tokio::spawn(keeper.run())));
+        let keeper = self
+            .keeper
+            .map(|keeper| AbortOnDropHandle::new(tokio::spawn(keeper.run())));
         tracing::info!("ready");
 
         let ended = tokio::select! {
@@ -176,7 +225,8 @@ async fn outlives(keeper: Option<AbortOnDropHandle<()>>) {
 
 fn hsts(age: Duration) -> HeaderValue {
     // A fixed name and decimal digits are visible ASCII.
-    HeaderValue::try_from(format!("max-age={}", age.as_secs())).unwrap_or(HeaderValue::from_static("max-age=0"))
+    HeaderValue::try_from(format!("max-age={}", age.as_secs()))
+        .unwrap_or(HeaderValue::from_static("max-age=0"))
 }
 
 impl fmt::Display for StartError {

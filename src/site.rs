@@ -15,7 +15,7 @@ use crate::{
     client::Trust,
     config::{self, BackendUrl, ProxyUrl, UriPrefix},
     error::ErrorPages,
-    frontend::StaticFiles,
+    frontend::{OutsidePrefix, StaticFiles},
     proxy::{
         Bounds, Upstream,
         egress::{self, Egress},
@@ -79,7 +79,17 @@ pub(crate) enum SiteError {
 impl Site {
     /// Builds a site; must run inside the runtime, which the pools sweep themselves on.
     pub(crate) fn build(plan: Plan, tunnels: &TaskTracker) -> Result<Self, SiteError> {
-        let Plan { uri_prefix, rules, backend, upstream_proxy, frontend, trust, hsts, access, .. } = plan;
+        let Plan {
+            uri_prefix,
+            rules,
+            backend,
+            upstream_proxy,
+            frontend,
+            trust,
+            hsts,
+            access,
+            ..
+        } = plan;
         let bounds = Bounds {
             upload: plan.max_content_length,
             upload_idle: plan.idle_body,
@@ -99,10 +109,26 @@ impl Site {
             Ok(Upstream::new(url, base, pool, bounds, tunnels.clone()))
         };
         let frontend = match frontend {
-            config::Frontend::Serve { directory, excluded_paths, only_below_prefix } => Frontend::Files(
-                StaticFiles::open(&directory, excluded_paths, uri_prefix.clone(), only_below_prefix),
-            ),
-            config::Frontend::Forward(url) if url.origin == backend.url && url.base.is_empty() => Frontend::Backend,
+            config::Frontend::Serve {
+                directory,
+                excluded_paths,
+                only_below_prefix,
+            } => {
+                let outside = if only_below_prefix {
+                    OutsidePrefix::NotFound
+                } else {
+                    OutsidePrefix::Served
+                };
+                Frontend::Files(StaticFiles::open(
+                    &directory,
+                    excluded_paths,
+                    uri_prefix.clone(),
+                    outside,
+                ))
+            }
+            config::Frontend::Forward(url) if url.origin == backend.url && url.base.is_empty() => {
+                Frontend::Backend
+            }
             config::Frontend::Forward(url) => Frontend::Elsewhere(upstream(&url.origin, url.base, &web)?),
             config::Frontend::Disabled => Frontend::Disabled,
         };
@@ -159,13 +185,25 @@ impl fmt::Display for SiteError {
                 write!(f, "[backend] ca_file: {} cannot be read: {error}", file.display())
             }
             Self::CaFile(file, error) => {
-                write!(f, "[backend] ca_file: {} is no PEM file of certificates: {error:?}", file.display())
+                write!(
+                    f,
+                    "[backend] ca_file: {} is no PEM file of certificates: {error:?}",
+                    file.display()
+                )
             }
             Self::CaCertificate(file, error) => {
-                write!(f, "[backend] ca_file: a certificate in {} is none: {error}", file.display())
+                write!(
+                    f,
+                    "[backend] ca_file: a certificate in {} is none: {error}",
+                    file.display()
+                )
             }
             Self::OriginName(url) => {
-                write!(f, "no certificate can name the host of {}://{}", url.scheme, url.authority)
+                write!(
+                    f,
+                    "no certificate can name the host of {}://{}",
+                    url.scheme, url.authority
+                )
             }
             Self::Random => io::Error::other("the system gives no random bytes").fmt(f),
         }

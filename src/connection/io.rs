@@ -115,7 +115,9 @@ enum Linger {
     /// The connection is in use.
     No,
     /// Our side is closed; this many bytes are still taken in.
-    Until { bytes: usize },
+    Until {
+        bytes: usize,
+    },
     Done,
 }
 
@@ -136,7 +138,9 @@ impl<S> ClientIo<S> {
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let Deadlines { idle, head, .. } = self.deadlines;
-            let deadline = self.head.map_or_else(|| Instant::now() + idle, |(since, _)| since + head);
+            let deadline = self
+                .head
+                .map_or_else(|| Instant::now() + idle, |(since, _)| since + head);
             std::task::ready!(self.reading.poll_until(|| deadline, cx));
             self.reading.disarm();
             if !self.requests.any() {
@@ -150,7 +154,11 @@ impl<S> ClientIo<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let begun = this.requests.begun();
         if this.head.is_some_and(|(_, before)| before != begun) {
@@ -263,7 +271,11 @@ mod tests {
 
     fn pair(requests: &Requests) -> (ClientIo<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(64);
-        let deadlines = Deadlines { idle: 75 * SECOND, head: 10 * SECOND, write: 60 * SECOND };
+        let deadlines = Deadlines {
+            idle: 75 * SECOND,
+            head: 10 * SECOND,
+            write: 60 * SECOND,
+        };
         (ClientIo::new(ours, requests.clone(), deadlines), theirs)
     }
 
@@ -285,7 +297,11 @@ mod tests {
         });
         let began = Instant::now();
         while io.read_u8().await.is_ok() {}
-        assert!((10..=11).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        assert!(
+            (10..=11).contains(&began.elapsed().as_secs()),
+            "{:?}",
+            began.elapsed()
+        );
         drop(io);
         drip.await.unwrap();
     }
@@ -316,7 +332,10 @@ mod tests {
     async fn l1_a_client_that_takes_nothing_is_dropped() {
         let (mut io, _peer) = pair(&Requests::default());
         let began = Instant::now();
-        assert_eq!(io.write_all(&[0; 100]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(
+            io.write_all(&[0; 100]).await.unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
         assert_eq!(began.elapsed().as_secs(), 60);
     }
 

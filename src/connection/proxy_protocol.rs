@@ -41,6 +41,7 @@ fn v2_source(header: &v2::Header<'_>) -> Option<SocketAddr> {
     match (header.command, header.addresses) {
         (v2::Command::Proxy, v2::Addresses::IPv4(ip)) => Some((ip.source_address, ip.source_port).into()),
         (v2::Command::Proxy, v2::Addresses::IPv6(ip)) => Some((ip.source_address, ip.source_port).into()),
-        (v2::Command::Proxy, v2::Addresses::Unix(_) | v2::Addresses::Unspecified) | (v2::Command::Local, _) => None,
+        (v2::Command::Proxy, v2::Addresses::Unix(_) | v2::Addresses::Unspecified)
+        | (v2::Command::Local, _) => None,
     }
 }

@@ -3,8 +3,8 @@
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{
-        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, LOCATION, PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, LOCATION,
+        PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
     },
     uri::{Authority, Scheme},
 };
@@ -55,6 +55,7 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
     }
     // Answered here: hyper sends 100 (Continue) when the body is first read.
     headers.remove(EXPECT);
+    join_cookies(headers);
     // SECURITY: WSGI turns `X_Forwarded_For` and `X-Forwarded-For` into the same variable.
     if headers.keys().any(has_underscore) {
         let twins: Vec<HeaderName> = headers
@@ -65,6 +66,35 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
         for name in twins {
             headers.remove(name);
         }
+    }
+}
+
+/// At most one framing header, and no coding but chunked (attacks.md S1 to S3, U1): hyper lets equal lengths,
+/// a length beside a coding, and repeated codings pass. The error says what is wrong.
+pub(crate) fn one_framing(headers: &HeaderMap) -> Result<(), &'static str> {
+    let count = |name| headers.get_all(name).iter().count();
+    if count(CONTENT_LENGTH) + count(TRANSFER_ENCODING) > 1 {
+        return Err("more than one framing header");
+    }
+    match headers.get(TRANSFER_ENCODING) {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            Err("a transfer coding other than chunked")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Joins the lines that HTTP/2 may split a cookie into (RFC 9113 8.2.3): HTTP/1.1 has one.
+fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
     }
 }
 
@@ -242,6 +272,13 @@ mod tests {
         assert_eq!(map["x-forwarded-port"], "8443");
         assert_eq!(map["x-forwarded-proto"], "https");
         assert!(!map.contains_key("x-forwarded-prefix"));
+    }
+
+    #[test]
+    fn a_cookie_that_http2_split_is_one_line_again() {
+        let mut map = headers(&[("cookie", "a=1"), ("cookie", "b=2")]);
+        strip_request(&mut map);
+        assert_eq!(map.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 
     #[test]

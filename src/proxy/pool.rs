@@ -92,8 +92,7 @@ impl Pool {
         let permit = match Arc::clone(&self.sockets).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let (give, given) = oneshot::channel();
-                lock(&self.shelf).queue.push_back(give);
+                let given = lock(&self.shelf).enqueue();
                 tokio::select! {
                     biased;
                     Ok(sender) = given => return Ok(self.leased(sender, Age::Reused)),
@@ -176,6 +175,14 @@ impl Shelf {
             }
         }
         None
+    }
+
+    fn enqueue(&mut self) -> oneshot::Receiver<SendRequest<Body>> {
+        // Those that gave up are not taken out when they do.
+        self.queue.retain(|waiting| !waiting.is_closed());
+        let (give, given) = oneshot::channel();
+        self.queue.push_back(give);
+        given
     }
 
     fn put(&mut self, mut sender: SendRequest<Body>) {

@@ -60,7 +60,7 @@ impl Wish {
             .get(UPGRADE)
             .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
         if !is_websocket {
-            return Err(RequestError::Upgrade(
+            return Err(RequestError::BadResponse(
                 "the backend switched to another protocol than was asked for",
             ));
         }
