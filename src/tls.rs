@@ -62,7 +62,7 @@ pub(crate) struct Keeper {
 
 #[derive(Debug)]
 enum Source {
-    Files(Watch),
+    Files(Box<Watch>),
     LocalCa(Box<LocalCa>),
 }
 
@@ -77,7 +77,7 @@ impl Keeper {
                     key: key.clone(),
                 })?;
                 warn_of_misfits(&first, tls, now);
-                (Source::Files(watch), first)
+                (Source::Files(Box::new(watch)), first)
             }
             CertificateSource::LocalCa => {
                 let storage = Storage::open(&tls.storage).map_err(TlsError::Storage)?;

@@ -103,8 +103,8 @@ A device that trusts this root trusts the relay. Compare the fingerprint before 
   Windows     --crt FILE; as administrator: certutil -addstore Root FILE
   macOS       --crt FILE; sudo security add-trusted-cert -d -r trustRoot
               -k /Library/Keychains/System.keychain FILE
-  Linux       sudo cp {file} /usr/local/share/ca-certificates/parley-relay.crt
-              && sudo update-ca-certificates
+  Linux       sudo install -m 644 {file}
+              /usr/local/share/ca-certificates/parley-relay.crt && sudo update-ca-certificates
   Firefox     Settings, Privacy & Security, View Certificates, Authorities, Import
 
 ",

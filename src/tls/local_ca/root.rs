@@ -124,10 +124,10 @@ impl Root {
     /// Puts the certificate, taken from `pem`, where people find it.
     fn publish(storage: &Storage, pem: &[u8]) -> Result<(), TlsError> {
         let certificate = certificate_section(pem);
-        if storage.read(ROOT).map_err(TlsError::Storage)?.as_deref() == Some(certificate) {
+        if storage.read(ROOT).map_err(TlsError::Storage)?.as_ref() == Some(&certificate) {
             return Ok(());
         }
-        storage.write(ROOT, certificate).map_err(TlsError::Storage)
+        storage.write(ROOT, &certificate).map_err(TlsError::Storage)
     }
 
     /// Why the root cannot serve `names`.
@@ -233,13 +233,14 @@ fn reference_name(name: &ServerName) -> Option<pki_types::ServerName<'_>> {
     }
 }
 
-/// The first certificate's text in `pem`, without what is around it: the key may be there.
-fn certificate_section(pem: &[u8]) -> &[u8] {
+/// The first certificate's lines in `pem`, without what is around them: the key may be there.
+fn certificate_section(pem: &[u8]) -> Vec<u8> {
     const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
     const END: &[u8] = b"-----END CERTIFICATE-----";
     let position = |marker: &[u8]| pem.windows(marker.len()).position(|window| window == marker);
-    match (position(BEGIN), position(END)) {
-        (Some(begin), Some(end)) => pem.get(begin..end + END.len()).unwrap_or_default(),
-        (None, _) | (_, None) => &[],
-    }
+    let section = match (position(BEGIN), position(END)) {
+        (Some(begin), Some(end)) => pem.get(begin..end + END.len()),
+        (None, _) | (_, None) => None,
+    };
+    [section.unwrap_or_default(), b"\n"].concat()
 }
