@@ -20,7 +20,7 @@ use super::{
     sova::Sova,
     types::{BindHost, ByteSize, ServerName, TrustedPeer},
     units::{Count, HttpPort, TimeLimit},
-    url::{BackendUrl, FrontendUrl, ProxyUrl},
+    url::ProxyUrl,
 };
 
 /// What the main listener speaks: many defaults depend on it.
@@ -56,7 +56,7 @@ pub(crate) fn load(
             faults.add("version", reason, Some(Place::File(Arc::clone(source))));
         }
     } else if raw.frontend.mode.is_absent() {
-        raw.forward_frontend_to_backend();
+        raw.forward_frontend_to_backend(Place::Flag("--backend"));
     }
     let loaded = resolve(raw, source, environment, &mut faults, warnings);
     faults.into_result()?;
@@ -110,28 +110,23 @@ fn ask_sova(
         return Ok(());
     }
     let mut its_faults = Faults::default();
-    let read = read(&environment.sova, UnknownKeys::Ignore, &mut its_faults, Sova::read);
+    let read = read(
+        &environment.sova,
+        UnknownKeys::Ignore,
+        &mut its_faults,
+        Sova::read,
+    );
     match read.and_then(|(sova, _)| its_faults.into_result().map(|()| sova)) {
         Ok(sova) => sova.apply(raw),
         Err(error) => warnings.extend(error.faults().iter().map(|fault| {
-            let text = format!("nothing is taken over from {}: {fault}", environment.sova.display());
+            let text = format!(
+                "nothing is taken over from {}: {fault}",
+                environment.sova.display()
+            );
             Warning::new(text, None)
         })),
     }
     Ok(())
-}
-
-impl Raw {
-    /// The backend hosts the front end by default.
-    fn forward_frontend_to_backend(&mut self) {
-        let place = Place::Flag("--backend");
-        let url = FrontendUrl {
-            origin: self.backend.url.as_given().cloned().unwrap_or_default(),
-            base: "".into(),
-        };
-        self.frontend.mode = Setting::Given(FrontendMode::Forward, place.clone());
-        self.frontend.url = Setting::Given(url, place);
-    }
 }
 
 fn resolve(
@@ -185,17 +180,12 @@ fn resolve(
     Loaded { config, warnings }
 }
 
-fn server(
-    raw: RawServer,
-    protocol: Protocol,
-    faults: &mut Faults,
-    warnings: &mut Vec<Warning>,
-) -> Server {
+fn server(raw: RawServer, protocol: Protocol, faults: &mut Faults, warnings: &mut Vec<Warning>) -> Server {
     let (host, port, http_port, trusted) = match protocol {
         Protocol::Https => (Ipv6Addr::UNSPECIFIED.into(), 443, Some(80), Vec::new()),
         Protocol::PlainHttp => (Ipv4Addr::LOCALHOST.into(), 7861, None, loopback()),
     };
-    let http_place = raw.http_port.place();
+    let http_place = raw.http_port.place().or_else(|| raw.port.place());
     let port = raw.port.or(port);
     let mut http_port = raw.http_port.or(HttpPort(http_port)).0;
     if http_port.is_some() && protocol == Protocol::PlainHttp {
@@ -213,7 +203,8 @@ fn server(
     let proxy_place = raw.proxy_protocol.place();
     let proxy_protocol = raw.proxy_protocol.or(false);
     if proxy_protocol && trusted_proxies.is_empty() {
-        let text = "`proxy_protocol` has no effect: it is read from `trusted_proxies` alone, and there are none";
+        let text =
+            "`proxy_protocol` has no effect: it is read from `trusted_proxies` alone, and there are none";
         warnings.push(Warning::new(text, proxy_place));
     }
     Server {
@@ -370,7 +361,8 @@ fn frontend(raw: RawFrontend, faults: &mut Faults, warnings: &mut Vec<Warning>) 
                 return Frontend::Disabled;
             };
             if !directory.is_dir() {
-                let text = "there is no such directory: until there is one, what no rule matches is not found";
+                let text =
+                    "there is no such directory: until there is one, what no rule matches is not found";
                 warnings.push(Warning::new(text, Some(directory_place)));
             }
             Frontend::Serve {

@@ -162,11 +162,12 @@ fn masked(number: usize, line: &str, span: Range<usize>, secret: Range<usize>) -
 }
 
 impl Place {
-    /// The order in which places are told: flags, then a file from its top to its end.
-    pub(crate) fn order(&self) -> usize {
+    /// The order in which places are told: flags, then each file from its top to its end.
+    pub(crate) fn order(&self) -> (Option<&Path>, usize) {
         match self {
-            Self::Flag(_) | Self::File(_) => 0,
-            Self::Text(_, span) => span.start + 1,
+            Self::Flag(_) => (None, 0),
+            Self::File(source) => (Some(source.path()), 0),
+            Self::Text(source, span) => (Some(source.path()), span.start),
         }
     }
 }
@@ -204,10 +205,25 @@ mod tests {
     #[test]
     fn secrets_on_the_line_are_masked_and_the_caret_stays_right() {
         for (text, place, line, pointed_at) in [
-            ("uri_prefix = \"s3cret/x\"", "\"s3cret/x\"", "uri_prefix = \"…", "\"…"),
+            (
+                "uri_prefix = \"s3cret/x\"",
+                "\"s3cret/x\"",
+                "uri_prefix = \"…",
+                "\"…",
+            ),
             ("uri-prefix: s3cret", ":", "uri-prefix: …", ":"),
-            ("Uri_Prefx = \"s3cret\" # c", "Uri_Prefx", "Uri_Prefx = \"…", "Uri_Prefx"),
-            ("x = { uriprefix = \"s3cret\", port = 70000 }", "70000", "x = { uriprefix = \"…", "…"),
+            (
+                "Uri_Prefx = \"s3cret\" # c",
+                "Uri_Prefx",
+                "Uri_Prefx = \"…",
+                "Uri_Prefx",
+            ),
+            (
+                "x = { uriprefix = \"s3cret\", port = 70000 }",
+                "70000",
+                "x = { uriprefix = \"…",
+                "…",
+            ),
             (
                 "url = \"socks5://us:s3cret@h:1\" x",
                 " x",

@@ -18,10 +18,7 @@ use tokio_util::either::Either;
 use tower_service::Service;
 
 use crate::{
-    config::{
-        BackendUrl, ProxyUrl,
-        types::{Credentials, ProxyScheme},
-    },
+    config::{BackendUrl, Credentials, ProxyScheme, ProxyUrl},
     error::ConnectError,
 };
 
