@@ -356,6 +356,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn f1_an_excluded_page_is_not_found_by_either_of_its_names() {
+        let mut site = Site::new();
+        site.write("legal.html", b"LEGAL");
+        let excluded = ["/about.html/", "legal", ""].map(str::to_owned).to_vec();
+        let prefix = UriPrefix::new("abc").unwrap();
+        site.files = StaticFiles::open(site.directory.path(), excluded, prefix, OutsidePrefix::Served);
+        for path in ["/abc/about.html", "/abc/about", "/abc/legal"] {
+            assert!(site.is_not_found(path).await, "{path}");
+        }
+        // What is listed is one segment, and an empty one excludes nothing.
+        assert_eq!(site.get("/abc/legal.html", &[]).await.body, "LEGAL");
+        assert_eq!(site.get("/abc/", &[]).await.body, "INDEX");
+    }
+
+    #[tokio::test]
     async fn f1_nothing_outside_the_directory_is_found() {
         let site = Site::new();
         let outside = tempfile::tempdir().unwrap();
