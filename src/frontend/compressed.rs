@@ -21,7 +21,9 @@ const CAPACITY: usize = 16 * 1024 * 1024;
 /// What an entry costs beside its bytes, roughly, so that many small ones are bounded too.
 const ENTRY_OVERHEAD: usize = 256;
 
-const BROTLI_QUALITY: u32 = 7;
+/// Measured: 140 KB of script in 5 ms and 4 MB of memory, 2 MiB in 60 ms and 13 MB. Quality 9 makes them 1 and
+/// 4 % smaller in 24 and 140 ms, with 35 and 42 MB.
+const BROTLI_QUALITY: u32 = 6;
 
 /// As a power of two: as much as the largest file that is compressed here.
 const BROTLI_WINDOW: u32 = 21;
@@ -114,19 +116,20 @@ impl Kept {
 }
 
 fn compress(bytes: &[u8], coding: Coding) -> io::Result<Bytes> {
-    let compressed = Vec::with_capacity(bytes.len() / 2);
-    match coding {
+    let compressed = match coding {
         Coding::Brotli => {
-            let mut encoder = brotli::CompressorWriter::new(compressed, 4096, BROTLI_QUALITY, BROTLI_WINDOW);
+            let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, BROTLI_QUALITY, BROTLI_WINDOW);
             encoder.write_all(bytes)?;
-            Ok(encoder.into_inner().into())
+            encoder.into_inner()
         }
         Coding::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(compressed, flate2::Compression::new(6));
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
             encoder.write_all(bytes)?;
-            Ok(encoder.finish()?.into())
+            encoder.finish()?
         }
-    }
+    };
+    // As a boxed slice, because a vector's spare capacity would be kept too, and not be counted.
+    Ok(compressed.into_boxed_slice().into())
 }
 
 #[cfg(test)]

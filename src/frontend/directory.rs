@@ -101,7 +101,9 @@ impl FoundFile {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{os::unix::fs::symlink, sync::mpsc, thread, time::Duration};
+
+    use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
     use super::*;
 
@@ -129,6 +131,34 @@ mod tests {
         }
         let file = directory.find("media/../media/main.js").unwrap().unwrap();
         assert_eq!(file.read(1, 2).unwrap(), "AI");
+    }
+
+    #[test]
+    fn f1_what_is_no_regular_file_is_not_found_and_does_not_block() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name| directory.path().join(name);
+        mknodat(CWD, path("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        symlink("fifo", path("link")).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        // /dev/zero: only root can make one, for others the name is missing.
+        let _ = mknodat(
+            CWD,
+            path("device"),
+            FileType::CharacterDevice,
+            Mode::RUSR,
+            makedev(1, 5),
+        );
+        let open = Directory::new(directory.path()).open().unwrap();
+        // On a thread that a blocking open would keep, so that the test fails and does not hang.
+        let (sender, found) = mpsc::channel();
+        thread::spawn(move || {
+            for name in ["fifo", "link", "socket", "device"] {
+                sender.send((name, open.find(name).unwrap().is_some())).unwrap();
+            }
+        });
+        for name in ["fifo", "link", "socket", "device"] {
+            assert_eq!(found.recv_timeout(Duration::from_secs(10)), Ok((name, false)));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::{
     compressed::{COMPRESSED_SIZES, Key},
@@ -38,99 +38,77 @@ pub(super) enum Content {
     Compress(FoundFile, Coding, Key),
 }
 
+/// A reply whose content may still have to be made.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) content: Content,
+}
+
 /// The reply to a request for the file `name`, in the order of RFC 9110: is it there, may it be asked so
 /// (15.5.6), which representation (12), the preconditions (13.2.2), the range (14.2).
 pub(super) fn reply(
     directory: &Directory,
     name: &str,
     method: &Method,
-    headers: &HeaderMap,
-) -> Result<(Response<()>, Content), RequestError> {
+    request: &HeaderMap,
+) -> Result<Reply, RequestError> {
     let directory = directory.open().map_err(directory_error)?;
-    let file = directory
-        .find(name)
-        .map_err(RequestError::File)?
-        .ok_or(RequestError::NotFound)?;
+    let file = directory.find(name).map_err(RequestError::File)?;
+    let file = file.ok_or(RequestError::NotFound)?;
     if method != Method::GET && method != Method::HEAD {
         return Err(RequestError::Method { allow: "GET, HEAD" });
     }
 
     let media_type = MediaType::of(name);
     // Ranges are defined for GET alone, and served of the file's own bytes alone.
-    let ranged = method == Method::GET && headers.contains_key(header::RANGE);
+    let ranged = method == Method::GET && request.contains_key(header::RANGE);
     let codings = if ranged || !media_type.compressible {
         Vec::new()
     } else {
-        encoding::accepted(headers)
+        encoding::accepted(request)
     };
     let (file, form) = choose(&directory, name, file, &codings).map_err(RequestError::File)?;
     let validators = Validators::new(&file, form.coding());
 
-    let mut response = Response::new(());
-    response
-        .headers_mut()
-        .insert(header::ETAG, validators.etag.clone());
-    // File names carry no hash: without this, browsers guess a lifetime from Last-Modified, and run an old
-    // script with a new page.
-    response
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if media_type.compressible {
-        response
-            .headers_mut()
-            .insert(header::VARY, HeaderValue::from_static("accept-encoding"));
-    }
-
-    match conditional::evaluate(headers, &validators) {
-        Outcome::NotModified => return Ok(bare(response, StatusCode::NOT_MODIFIED)),
-        Outcome::Failed => {
-            set_length(&mut response, 0);
-            return Ok(bare(response, StatusCode::PRECONDITION_FAILED));
-        }
+    let mut headers = selection_headers(media_type, &validators);
+    match conditional::evaluate(request, &validators) {
+        Outcome::NotModified => return Ok(Reply::bare(StatusCode::NOT_MODIFIED, headers)),
+        Outcome::Failed => return Ok(Reply::refusal(StatusCode::PRECONDITION_FAILED, headers)),
         Outcome::Proceed => {}
     }
-    let span = match ranged && conditional::if_range_holds(headers, &validators) {
-        true => range::requested(headers, file.len),
-        false => Span::Whole,
+    let span = if ranged && conditional::if_range_holds(request, &validators) {
+        range::requested(request, file.len)
+    } else {
+        Span::Whole
     };
-    let (first, len) = match span {
-        Span::Whole => (0, file.len),
+    let (status, first, len) = match span {
+        Span::Whole => (StatusCode::OK, 0, file.len),
         Span::Part { first, len } => {
-            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             let range = format!("bytes {first}-{}/{}", first + len - 1, file.len);
-            response
-                .headers_mut()
-                .insert(header::CONTENT_RANGE, header_value(range));
-            (first, len)
+            headers.insert(header::CONTENT_RANGE, header_value(range));
+            (StatusCode::PARTIAL_CONTENT, first, len)
         }
         Span::Unsatisfiable => {
             let range = format!("bytes */{}", file.len);
-            response
-                .headers_mut()
-                .insert(header::CONTENT_RANGE, header_value(range));
-            set_length(&mut response, 0);
-            return Ok(bare(response, StatusCode::RANGE_NOT_SATISFIABLE));
+            headers.insert(header::CONTENT_RANGE, header_value(range));
+            return Ok(Reply::refusal(StatusCode::RANGE_NOT_SATISFIABLE, headers));
         }
     };
 
-    response.headers_mut().insert(
-        header::LAST_MODIFIED,
-        header_value(validators.modified.to_string()),
-    );
-    write_content_headers(response.headers_mut(), media_type, form);
-    if let Form::Compressed(coding) = form {
-        let key = Key::new(name, &validators);
-        return Ok((response, Content::Compress(file, coding, key)));
-    }
-    set_length(&mut response, len);
-    let content = if method == Method::HEAD {
-        Content::Nothing
-    } else if len <= READ_AT_ONCE {
-        Content::Bytes(file.read(first, len).map_err(RequestError::File)?)
+    write_content_headers(&mut headers, media_type, form, &validators);
+    let content = if let Form::Compressed(coding) = form {
+        // Its length is known when it is made.
+        Content::Compress(file, coding, Key::new(name, &validators))
     } else {
-        Content::Stream(FileBody::new(file, first, len))
+        headers.insert(header::CONTENT_LENGTH, len.into());
+        content(file, method, first, len).map_err(RequestError::File)?
     };
-    Ok((response, content))
+    Ok(Reply {
+        status,
+        headers,
+        content,
+    })
 }
 
 /// The representation that the client likes best: a sibling that is not older than the file, or the file
@@ -162,17 +140,46 @@ impl Form {
     }
 }
 
+/// What 200, 206, 304 and the refusals have in common (RFC 9110 15.4.5).
+fn selection_headers(media_type: MediaType, validators: &Validators) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ETAG, validators.etag.clone());
+    // File names carry no hash: without this, browsers guess a lifetime from Last-Modified, and run an old
+    // script with a new page.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if media_type.compressible {
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    headers
+}
+
 /// What describes the bytes that follow, on 200 and 206 alike.
-fn write_content_headers(headers: &mut HeaderMap, media_type: MediaType, form: Form) {
+fn write_content_headers(
+    headers: &mut HeaderMap,
+    media_type: MediaType,
+    form: Form,
+    validators: &Validators,
+) {
+    let modified = header_value(validators.modified.to_string());
+    headers.insert(header::LAST_MODIFIED, modified);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type.name));
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     match form.coding() {
         Some(coding) => headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name())),
         None => headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes")),
     };
+}
+
+/// The stored bytes of `file` as far as the method wants them.
+fn content(file: FoundFile, method: &Method, first: u64, len: u64) -> io::Result<Content> {
+    if method == Method::HEAD {
+        Ok(Content::Nothing)
+    } else if len <= READ_AT_ONCE {
+        file.read(first, len).map(Content::Bytes)
+    } else {
+        Ok(Content::Stream(FileBody::new(file, first, len)))
+    }
 }
 
 /// A directory that is missing has no files; one that cannot be opened is a fault of ours.
@@ -184,13 +191,21 @@ fn directory_error(error: io::Error) -> RequestError {
     }
 }
 
-fn bare(mut response: Response<()>, status: StatusCode) -> (Response<()>, Content) {
-    *response.status_mut() = status;
-    (response, Content::Nothing)
-}
+impl Reply {
+    /// A 304, which has no length but that of the 200 (RFC 9110 8.6).
+    fn bare(status: StatusCode, headers: HeaderMap) -> Self {
+        Self {
+            status,
+            headers,
+            content: Content::Nothing,
+        }
+    }
 
-pub(super) fn set_length(response: &mut Response<()>, len: u64) {
-    response.headers_mut().insert(header::CONTENT_LENGTH, len.into());
+    /// A reply with an empty body.
+    fn refusal(status: StatusCode, mut headers: HeaderMap) -> Self {
+        headers.insert(header::CONTENT_LENGTH, 0.into());
+        Self::bare(status, headers)
+    }
 }
 
 /// A header value of digits, dates, tags and ranges that were written here.
