@@ -2,6 +2,7 @@
 
 mod body;
 mod config;
+mod demo;
 mod error;
 mod form;
 mod path;
