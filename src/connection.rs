@@ -23,7 +23,13 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use io::InFlight;
 
 use self::io::{ClientIo, Deadlines, Requests};
-use crate::{body::Body, error::BodyError, handler, redirect, site::Sites, tls::certificates::Certificates};
+use crate::{
+    body::Body,
+    error::BodyError,
+    handler,
+    redirect::{self, Names},
+    site::Sites,
+};
 
 /// What a request knows of the connection that it came on.
 #[derive(Debug)]
@@ -39,12 +45,12 @@ pub(crate) struct Connection {
 pub(crate) enum Purpose {
     Https {
         acceptor: TlsAcceptor,
-        certificates: Arc<Certificates>,
+        names: Names,
     },
     Http,
     /// Port 80: everything is sent to `https_port`.
     Redirect {
-        certificates: Arc<Certificates>,
+        names: Names,
         https_port: u16,
     },
 }
@@ -148,19 +154,13 @@ impl Service {
                 self.http1(stream, self.connection(peer, Scheme::HTTP), drain)
                     .await;
             }
-            (
-                Opened::Plain(stream),
-                Purpose::Redirect {
-                    certificates,
-                    https_port,
-                },
-            ) => {
-                self.redirect(stream, certificates, *https_port, drain).await;
+            (Opened::Plain(stream), Purpose::Redirect { names, https_port }) => {
+                self.redirect(stream, names, *https_port, drain).await;
             }
-            (Opened::Plain(stream), Purpose::Https { certificates, .. }) => {
+            (Opened::Plain(stream), Purpose::Https { names, .. }) => {
                 // Plain HTTP on the TLS port: the client is told where HTTPS is, on this very port.
                 let https_port = stream.local_addr().map_err(ConnectionError::Io)?.port();
-                self.redirect(stream, certificates, https_port, drain).await;
+                self.redirect(stream, names, https_port, drain).await;
             }
         }
         Ok(())
@@ -220,19 +220,13 @@ impl Service {
         log_end(ended);
     }
 
-    async fn redirect(
-        &self,
-        stream: TcpStream,
-        certificates: &Arc<Certificates>,
-        https_port: u16,
-        drain: CancellationToken,
-    ) {
+    async fn redirect(&self, stream: TcpStream, names: &Names, https_port: u16, drain: CancellationToken) {
         let requests = Requests::default();
         let io = TokioIo::new(ClientIo::new(stream, requests.clone(), self.deadlines));
         let answer = service_fn(|request: Request<Incoming>| {
             let _in_flight = requests.begin();
             let (parts, _) = request.into_parts();
-            let response = redirect::answer(certificates, https_port, &parts);
+            let response = redirect::answer(names, https_port, &parts);
             async move { Ok::<Response<Body>, Infallible>(response) }
         });
         let mut serving = pin!(self.http1_builder().serve_connection(io, answer));

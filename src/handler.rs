@@ -4,7 +4,7 @@ use http::{Request, Response, header::STRICT_TRANSPORT_SECURITY, uri::Scheme};
 use hyper::body::Incoming;
 
 use crate::{
-    access::{AccessLog, Decider, Entry, Logged},
+    access::{Decider, Entry, Logged},
     body::Body,
     client::Client,
     connection::Connection,

@@ -46,11 +46,21 @@ pub fn main() -> ExitCode {
     tls::install_provider();
     match Cli::parse_args() {
         Err(code) => code,
-        Ok(Cli { command: Command::Run(arguments) }) => serve(&arguments),
-        Ok(Cli { command: Command::Check(arguments) }) => cli::check::run(arguments),
-        Ok(Cli { command: Command::Explain(arguments) }) => cli::explain::run(&arguments),
-        Ok(Cli { command: Command::Demo(arguments) }) => todo!(),
-        Ok(Cli { command: Command::Ca(arguments) }) => todo!(),
+        Ok(Cli {
+            command: Command::Run(arguments),
+        }) => serve(&arguments),
+        Ok(Cli {
+            command: Command::Check(arguments),
+        }) => cli::check::run(arguments),
+        Ok(Cli {
+            command: Command::Explain(arguments),
+        }) => cli::explain::run(&arguments),
+        Ok(Cli {
+            command: Command::Demo(arguments),
+        }) => todo!(),
+        Ok(Cli {
+            command: Command::Ca(arguments),
+        }) => todo!(),
     }
 }
 

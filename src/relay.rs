@@ -20,7 +20,9 @@ use crate::{
     client::Trust,
     config::Config,
     connection::{ProxyProtocol, Purpose, Service, io::Deadlines},
-    listener, signal,
+    listener,
+    redirect::Names,
+    signal,
     site::{Plan, Site, SiteError, Sites},
     tls::{self, Keeper, TlsError},
 };
@@ -125,21 +127,19 @@ impl Relay {
                 let tickets = tls::ticketer().map_err(StartError::Tls)?;
                 let acceptor =
                     TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&certificates), tickets)));
+                let names = Names {
+                    certificates,
+                    first: tls.names.into_iter().next(),
+                };
                 if let Some(port) = server.http_port {
                     let https_port = main.local_addr().map_or(server.port, |address| address.port());
                     let purpose = Purpose::Redirect {
-                        certificates: Arc::clone(&certificates),
+                        names: names.clone(),
                         https_port,
                     };
                     listeners.push((bind(port)?, service(purpose)));
                 }
-                listeners.push((
-                    main,
-                    service(Purpose::Https {
-                        acceptor,
-                        certificates,
-                    }),
-                ));
+                listeners.push((main, service(Purpose::Https { acceptor, names })));
                 Some(keeper)
             }
         };
