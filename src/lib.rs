@@ -1,6 +1,7 @@
 //! The TLS edge of a Parley Chat server.
 
 mod body;
+mod cli;
 mod config;
 mod error;
 mod form;

@@ -81,7 +81,12 @@ impl Faults {
         if self.0.is_empty() {
             return Ok(());
         }
-        self.0.sort_by_key(|fault| fault.place.as_ref().map(Place::order));
+        self.0.sort_by(|a, b| {
+            a.place
+                .as_ref()
+                .map(Place::order)
+                .cmp(&b.place.as_ref().map(Place::order))
+        });
         Err(ConfigError { faults: self.0 })
     }
 }
@@ -119,7 +124,13 @@ impl ConfigError {
     pub(crate) fn render(&self, style: Style) -> String {
         let mut report = String::new();
         for fault in &self.faults {
-            report.push_str(&render(Level::ERROR, &fault.to_string(), fault.hint(), fault, style));
+            report.push_str(&render(
+                Level::ERROR,
+                &fault.to_string(),
+                fault.hint(),
+                fault,
+                style,
+            ));
         }
         report
     }
@@ -184,7 +195,7 @@ impl Placed for Fault {
 
     fn hide(&self) -> Hide {
         if matches!(self.reason, Reason::UnknownKey { .. }) {
-            Hide::WhatFollows
+            Hide::Value
         } else {
             Hide::Nothing
         }
@@ -354,7 +365,7 @@ mod tests {
 error: `server.prot`: unknown key
  --> c.toml:3:5
   |
-3 |     prot…
+3 |     prot = …
   |     ^^^^ did you mean `port`?
 ";
         assert_eq!(error.render(Style::Plain), expected);

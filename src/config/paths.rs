@@ -35,7 +35,7 @@ pub(crate) enum RuleError {
 }
 
 /// The methods that are let in at all.
-const METHODS: [Method; 7] = [
+pub(crate) const METHODS: [Method; 7] = [
     Method::GET,
     Method::HEAD,
     Method::POST,
@@ -238,7 +238,9 @@ impl FromStr for Target {
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(RuleError::Target);
         }
-        HeaderValue::from_str(text).map(Self).map_err(|_| RuleError::Target)
+        HeaderValue::from_str(text)
+            .map(Self)
+            .map_err(|_| RuleError::Target)
     }
 }
 

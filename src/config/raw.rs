@@ -155,14 +155,22 @@ impl Raw {
             server: table.table("server", RawServer::read).or_default(),
             tls: table.table("tls", RawTls::read).given(),
             backend: table.table("backend", RawBackend::read).or_default(),
-            upstream_proxy: table
-                .table("upstream_proxy", RawUpstreamProxy::read)
-                .or_default(),
+            upstream_proxy: table.table("upstream_proxy", RawUpstreamProxy::read).or_default(),
             frontend: table.table("frontend", RawFrontend::read).or_default(),
             limits: table.table("limits", RawLimits::read).or_default(),
             log: table.table("log", RawLog::read).or_default(),
             paths: table.tables("paths", RawRule::read),
         }
+    }
+
+    /// The front end is the one that the backend hosts, as `place` says.
+    pub(crate) fn forward_frontend_to_backend(&mut self, place: Place) {
+        let url = FrontendUrl {
+            origin: self.backend.url.as_given().cloned().unwrap_or_default(),
+            base: "".into(),
+        };
+        self.frontend.mode = Setting::Given(FrontendMode::Forward, place.clone());
+        self.frontend.url = Setting::Given(url, place);
     }
 }
 

@@ -41,8 +41,8 @@ pub(crate) struct Excerpt {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Hide {
     Nothing,
-    /// All that follows the place: the value of a key that nobody knows may be a misspelled secret.
-    WhatFollows,
+    /// The value of the key that is pointed at: under a name that nobody knows it may be a secret.
+    Value,
 }
 
 impl Source {
@@ -87,7 +87,7 @@ impl Source {
         }
         let secret = match hide {
             Hide::Nothing => secret(line),
-            Hide::WhatFollows => Some(span.end..line.trim_end().len()).filter(|rest| !rest.is_empty()),
+            Hide::Value => value_after(line, span.end),
         };
         match secret {
             Some(secret) => masked(number, line, span, secret),
@@ -106,6 +106,14 @@ fn in_multiline_string(text: &str) -> bool {
     [r#"""""#, "'''"]
         .iter()
         .any(|quotes| text.matches(quotes).count() % 2 == 1)
+}
+
+/// What follows the first `=` after `key_end`, to the end of the line.
+fn value_after(line: &str, key_end: usize) -> Option<Range<usize>> {
+    let rest = line[key_end..].trim_end();
+    let value = rest[rest.find('=')? + 1..].trim_start();
+    let end = key_end + rest.len();
+    Some(end - value.len()..end).filter(|value| !value.is_empty())
 }
 
 /// The part of a line that is secret: what follows the name of the secret prefix, also where the name is
@@ -130,7 +138,10 @@ fn secret(line: &str) -> Option<Range<usize>> {
     let before = &line[..user_info_end];
     let start = match before.find("://") {
         Some(scheme) => scheme + "://".len(),
-        None => before.find(['"', '\'', '=']).map_or(0, |open| open + 1),
+        None => before
+            .find(['"', '\''])
+            .or(before.find('='))
+            .map_or(0, |open| open + 1),
     };
     Some(start..user_info_end)
 }
@@ -162,11 +173,12 @@ fn masked(number: usize, line: &str, span: Range<usize>, secret: Range<usize>) -
 }
 
 impl Place {
-    /// The order in which places are told: flags, then a file from its top to its end.
-    pub(crate) fn order(&self) -> usize {
+    /// The order in which places are told: flags, then each file from its top to its end.
+    pub(crate) fn order(&self) -> (Option<&Path>, usize) {
         match self {
-            Self::Flag(_) | Self::File(_) => 0,
-            Self::Text(_, span) => span.start + 1,
+            Self::Flag(_) => (None, 0),
+            Self::File(source) => (Some(source.path()), 0),
+            Self::Text(source, span) => (Some(source.path()), span.start),
         }
     }
 }
@@ -204,10 +216,25 @@ mod tests {
     #[test]
     fn secrets_on_the_line_are_masked_and_the_caret_stays_right() {
         for (text, place, line, pointed_at) in [
-            ("uri_prefix = \"s3cret/x\"", "\"s3cret/x\"", "uri_prefix = \"…", "\"…"),
+            (
+                "uri_prefix = \"s3cret/x\"",
+                "\"s3cret/x\"",
+                "uri_prefix = \"…",
+                "\"…",
+            ),
             ("uri-prefix: s3cret", ":", "uri-prefix: …", ":"),
-            ("Uri_Prefx = \"s3cret\" # c", "Uri_Prefx", "Uri_Prefx = \"…", "Uri_Prefx"),
-            ("x = { uriprefix = \"s3cret\", port = 70000 }", "70000", "x = { uriprefix = \"…", "…"),
+            (
+                "Uri_Prefx = \"s3cret\" # c",
+                "Uri_Prefx",
+                "Uri_Prefx = \"…",
+                "Uri_Prefx",
+            ),
+            (
+                "x = { uriprefix = \"s3cret\", port = 70000 }",
+                "70000",
+                "x = { uriprefix = \"…",
+                "…",
+            ),
             (
                 "url = \"socks5://us:s3cret@h:1\" x",
                 " x",
@@ -234,8 +261,12 @@ mod tests {
     #[test]
     fn the_value_of_an_unknown_key_is_hidden() {
         assert_eq!(
-            excerpt("passwort = \"s3cret\"", "passwort", Hide::WhatFollows),
-            (1, "passwort…".to_owned(), "passwort".to_owned())
+            excerpt("passwort = \"s3cret\"", "passwort", Hide::Value),
+            (1, "passwort = …".to_owned(), "passwort".to_owned())
+        );
+        assert_eq!(
+            excerpt("[tls.acme]", "acme", Hide::Value),
+            (1, "[tls.acme]".to_owned(), "acme".to_owned())
         );
     }
 

@@ -11,7 +11,7 @@ use super::{
     raw::{FrontendMode, Raw},
     reader::{Setting, Table},
     types::{ByteSize, ServerName, UriPrefix},
-    url::{BackendUrl, FrontendUrl},
+    url::BackendUrl,
 };
 
 /// The keys of Sova's that matter here.
@@ -38,9 +38,7 @@ impl Sova {
         Self {
             uri_prefix: table.text("uri_prefix"),
             server: server.or_default(),
-            hosted: table
-                .table("frontend", |table| table.take("hosted"))
-                .or_default(),
+            hosted: table.table("frontend", |table| table.take("hosted")).or_default(),
         }
     }
 
@@ -61,19 +59,11 @@ impl Sova {
         if let Setting::Given(hosted, place) = self.hosted
             && raw.frontend.mode.is_absent()
         {
-            let mode = match (hosted, raw.backend.url.as_given()) {
-                (true, Some(backend)) => {
-                    let url = FrontendUrl {
-                        origin: backend.clone(),
-                        base: "".into(),
-                    };
-                    raw.frontend.url = Setting::Given(url, place.clone());
-                    FrontendMode::Forward
-                }
-                (true, None) => return,
-                (false, _) => FrontendMode::Disabled,
-            };
-            raw.frontend.mode = Setting::Given(mode, place);
+            if hosted {
+                raw.forward_frontend_to_backend(place);
+            } else {
+                raw.frontend.mode = Setting::Given(FrontendMode::Disabled, place);
+            }
         }
     }
 }

@@ -43,10 +43,7 @@ const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
 
 /// A number and the unit after it.
 fn split(text: &str) -> (&str, &str) {
-    let (number, unit) = text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    );
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     (number, unit.trim_start())
 }
 
@@ -186,13 +183,17 @@ impl fmt::Display for UnitError {
             Self::SizeUnit => "a size is a number of bytes, or a string that ends in B, KiB, MiB or GiB",
             Self::DecimalSize => "sizes are counted in powers of 1024: write KiB, MiB or GiB",
             Self::Size => "no such number of bytes",
-            Self::DurationUnit => "add a unit: a duration is a string that ends in ms, s, m, h or d, as \"30s\"",
+            Self::DurationUnit => {
+                "add a unit: a duration is a string that ends in ms, s, m, h or d, as \"30s\""
+            }
             Self::Duration => "a duration begins with a number, as \"30s\"",
             Self::DurationTooLong => "a duration is at most ten years",
             Self::Zero => "zero makes no sense here",
             Self::Count => "it is a number from 1 to 1000000",
             Self::Port => "a port is a number from 0 to 65535",
-            Self::HttpPort => "it is a port from 1 to 65535, 0 for none, or `auto` for one that the system chooses",
+            Self::HttpPort => {
+                "it is a port from 1 to 65535, 0 for none, or `auto` for one that the system chooses"
+            }
         })
     }
 }
@@ -234,7 +235,11 @@ mod tests {
         ] {
             assert_eq!(read::<ByteSize>(text), Err(error.to_string()), "{text}");
         }
-        assert!(read::<ByteSize>("true").unwrap_err().contains("not true or false"));
+        assert!(
+            read::<ByteSize>("true")
+                .unwrap_err()
+                .contains("not true or false")
+        );
     }
 
     #[test]
