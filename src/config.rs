@@ -9,6 +9,7 @@ mod load;
 mod paths;
 mod raw;
 mod reader;
+mod resolve;
 mod source;
 mod sova;
 pub(crate) mod types;
@@ -23,6 +24,7 @@ use ipnet::IpNet;
 pub(crate) use error::{ConfigError, Style, Warning};
 pub(crate) use flags::Flags;
 pub(crate) use load::load;
+pub(crate) use paths::METHODS;
 pub(crate) use types::{ByteSize, Secret, ServerName, UriPrefix};
 pub(crate) use url::{BackendUrl, Credentials, FrontendUrl, ProxyScheme, ProxyUrl};
 

@@ -2,11 +2,9 @@
 
 use std::{fmt::Write, process::ExitCode};
 
-use http::Method;
-
 use super::ConfigArgs;
 use crate::{
-    config::{Config, Frontend, UriPrefix},
+    config::{Config, Frontend, METHODS, UriPrefix},
     path::CanonicalPath,
     rules::{Action, Rule, Verdict},
 };
@@ -25,17 +23,6 @@ pub(crate) struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArgs,
 }
-
-/// The methods that are let in at all.
-const METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
 
 /// Loads the configuration as `run` does, and explains the request.
 pub(crate) fn run(arguments: &ExplainArgs) -> ExitCode {

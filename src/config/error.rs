@@ -195,7 +195,7 @@ impl Placed for Fault {
 
     fn hide(&self) -> Hide {
         if matches!(self.reason, Reason::UnknownKey { .. }) {
-            Hide::WhatFollows
+            Hide::Value
         } else {
             Hide::Nothing
         }
@@ -365,7 +365,7 @@ mod tests {
 error: `server.prot`: unknown key
  --> c.toml:3:5
   |
-3 |     prot…
+3 |     prot = …
   |     ^^^^ did you mean `port`?
 ";
         assert_eq!(error.render(Style::Plain), expected);

@@ -35,7 +35,7 @@ pub(crate) enum RuleError {
 }
 
 /// The methods that are let in at all.
-const METHODS: [Method; 7] = [
+pub(crate) const METHODS: [Method; 7] = [
     Method::GET,
     Method::HEAD,
     Method::POST,

@@ -41,8 +41,8 @@ pub(crate) struct Excerpt {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Hide {
     Nothing,
-    /// All that follows the place: the value of a key that nobody knows may be a misspelled secret.
-    WhatFollows,
+    /// The value of the key that is pointed at: under a name that nobody knows it may be a secret.
+    Value,
 }
 
 impl Source {
@@ -87,7 +87,7 @@ impl Source {
         }
         let secret = match hide {
             Hide::Nothing => secret(line),
-            Hide::WhatFollows => Some(span.end..line.trim_end().len()).filter(|rest| !rest.is_empty()),
+            Hide::Value => value_after(line, span.end),
         };
         match secret {
             Some(secret) => masked(number, line, span, secret),
@@ -106,6 +106,14 @@ fn in_multiline_string(text: &str) -> bool {
     [r#"""""#, "'''"]
         .iter()
         .any(|quotes| text.matches(quotes).count() % 2 == 1)
+}
+
+/// What follows the first `=` after `key_end`, to the end of the line.
+fn value_after(line: &str, key_end: usize) -> Option<Range<usize>> {
+    let rest = line[key_end..].trim_end();
+    let value = rest[rest.find('=')? + 1..].trim_start();
+    let end = key_end + rest.len();
+    Some(end - value.len()..end).filter(|value| !value.is_empty())
 }
 
 /// The part of a line that is secret: what follows the name of the secret prefix, also where the name is
@@ -130,7 +138,10 @@ fn secret(line: &str) -> Option<Range<usize>> {
     let before = &line[..user_info_end];
     let start = match before.find("://") {
         Some(scheme) => scheme + "://".len(),
-        None => before.find(['"', '\'', '=']).map_or(0, |open| open + 1),
+        None => before
+            .find(['"', '\''])
+            .or(before.find('='))
+            .map_or(0, |open| open + 1),
     };
     Some(start..user_info_end)
 }
@@ -250,8 +261,12 @@ mod tests {
     #[test]
     fn the_value_of_an_unknown_key_is_hidden() {
         assert_eq!(
-            excerpt("passwort = \"s3cret\"", "passwort", Hide::WhatFollows),
-            (1, "passwort…".to_owned(), "passwort".to_owned())
+            excerpt("passwort = \"s3cret\"", "passwort", Hide::Value),
+            (1, "passwort = …".to_owned(), "passwort".to_owned())
+        );
+        assert_eq!(
+            excerpt("[tls.acme]", "acme", Hide::Value),
+            (1, "[tls.acme]".to_owned(), "acme".to_owned())
         );
     }
 
