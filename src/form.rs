@@ -22,6 +22,8 @@ mod content_type;
 #[cfg(test)]
 mod differential;
 mod filter;
+#[cfg(test)]
+mod generators;
 mod parameters;
 mod part;
 #[cfg(test)]
@@ -82,7 +84,7 @@ pub(crate) enum Kind {
     /// Nothing that could be read as a multipart body.
     NotMultipart,
     /// A form, to be sent through the filter.
-    Multipart(Filter),
+    Multipart(Box<Filter>),
 }
 
 /// Reads the headers of a request; an error where it is not certain that its body is no multipart, or how the
@@ -94,7 +96,7 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, FormError> {
         None => Ok(Kind::NotMultipart),
         // SECURITY: we would read the coded bytes and the backend, perhaps, the decoded ones.
         Some(_) if headers.contains_key(http::header::CONTENT_ENCODING) => Err(FormError::Coded),
-        Some(boundary) => Ok(Kind::Multipart(Filter::new(&boundary))),
+        Some(boundary) => Ok(Kind::Multipart(Box::new(Filter::new(&boundary)))),
     }
 }
 
@@ -104,7 +106,7 @@ pub(crate) fn kind(headers: &HeaderMap) -> Result<Kind, FormError> {
 /// bytes. The length is not known before the end.
 pub(crate) struct FilteredBody<B> {
     inner: B,
-    filter: Filter,
+    filter: Box<Filter>,
     /// What the filter gave and nobody took yet; empty between polls.
     out: BytesMut,
     /// After the end or the first error there is nothing more.
@@ -112,7 +114,7 @@ pub(crate) struct FilteredBody<B> {
 }
 
 impl<B> FilteredBody<B> {
-    pub(crate) fn new(filter: Filter, inner: B) -> Self {
+    pub(crate) fn new(filter: Box<Filter>, inner: B) -> Self {
         Self {
             inner,
             filter,
@@ -237,7 +239,7 @@ mod tests {
     }
 
     fn filtered<const N: usize>(frames: [Result<Frame<Bytes>, BodyError>; N]) -> FilteredBody<Frames> {
-        FilteredBody::new(Filter::new(b"B"), Frames(frames.into()))
+        FilteredBody::new(Box::new(Filter::new(b"B")), Frames(frames.into()))
     }
 
     const HEAD: &str = "--B\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n";

@@ -30,16 +30,19 @@ pub(crate) struct Filter {
     held: BytesMut,
     state: State,
     parts: usize,
+    /// The part's head that is being read, and how many bytes it has taken.
+    head: Head,
+    head_len: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy)]
 enum State {
     /// Before the first delimiter.
     Start,
     /// Behind a boundary: another part, or the end.
     Delimiter,
-    /// In a part's head, which has taken so many bytes.
-    Head(Head, usize),
+    /// In a part's head.
+    Head,
     /// In the value of a field.
     Value,
     /// In the value of an empty file input, where no byte may come.
@@ -65,6 +68,8 @@ impl Filter {
             held: BytesMut::new(),
             state: State::Start,
             parts: 0,
+            head: Head::default(),
+            head_len: 0,
         }
     }
 
@@ -96,12 +101,12 @@ impl Filter {
     pub(crate) fn finish(&mut self, out: &mut BytesMut) -> Result<(), FormError> {
         match self.state {
             State::End if self.held.is_empty() || *self.held == *CRLF => {
-                self.write(out, &[b"--", self.own_boundary.as_bytes(), b"--\r\n"]);
+                append(out, &[b"--", self.own_boundary.as_bytes(), b"--\r\n"]);
                 Ok(())
             }
             State::End => Err(self.fail(FormError::Epilogue)),
             State::Failed(error) => Err(error),
-            State::Start | State::Delimiter | State::Head(..) | State::Value | State::NoValue => {
+            State::Start | State::Delimiter | State::Head | State::Value | State::NoValue => {
                 Err(self.fail(FormError::Truncated))
             }
         }
@@ -114,14 +119,14 @@ impl Filter {
     }
 
     fn step(&mut self, out: &mut BytesMut) -> Result<Step, FormError> {
-        match &mut self.state {
+        match self.state {
             State::Start => self.start(),
             State::Delimiter => self.delimiter(),
-            State::Head(..) => self.head(out),
+            State::Head => self.head(out),
             State::Value | State::NoValue => self.value(out),
             State::End if CRLF.starts_with(&self.held) => Ok(Step::NeedsMore),
             State::End => Err(FormError::Epilogue),
-            State::Failed(error) => Err(*error),
+            State::Failed(error) => Err(error),
         }
     }
 
@@ -150,7 +155,8 @@ impl Filter {
             CRLF if self.parts == MAX_PARTS => return Err(FormError::TooManyParts),
             CRLF => {
                 self.parts += 1;
-                State::Head(Head::default(), 0)
+                self.head_len = 0;
+                State::Head
             }
             _ => return Err(FormError::Delimiter),
         };
@@ -160,27 +166,24 @@ impl Filter {
 
     /// One line of a part's head.
     fn head(&mut self, out: &mut BytesMut) -> Result<Step, FormError> {
-        let State::Head(head, taken) = &mut self.state else {
-            return Ok(Step::Done);
-        };
         let line_feed = memchr(b'\n', &self.held);
-        if *taken + line_feed.unwrap_or(self.held.len()) >= MAX_HEAD {
+        if self.head_len + line_feed.unwrap_or(self.held.len()) >= MAX_HEAD {
             return Err(FormError::HeadTooBig);
         }
         let Some(line_feed) = line_feed else {
             return Ok(Step::NeedsMore);
         };
-        *taken += line_feed + 1;
+        self.head_len += line_feed + 1;
         let line = self.held.split_to(line_feed + 1);
         let line = line.strip_suffix(CRLF).ok_or(FormError::LineEnd)?;
         if line.contains(&b'\r') {
             return Err(FormError::LineEnd);
         }
         if !line.is_empty() {
-            head.line(line)?;
+            self.head.line(line)?;
             return Ok(Step::Done);
         }
-        self.state = match mem::take(head).end()? {
+        self.state = match mem::take(&mut self.head).end()? {
             Part::Field { name, charset } => {
                 self.write_head(out, &name, charset);
                 State::Value
@@ -221,7 +224,7 @@ impl Filter {
     }
 
     fn write_head(&self, out: &mut BytesMut, name: &str, charset: Charset) {
-        self.write(
+        append(
             out,
             &[
                 b"--",
@@ -232,18 +235,18 @@ impl Filter {
             ],
         );
         if let Some(label) = charset.label() {
-            self.write(
+            append(
                 out,
                 &[b"Content-Type: text/plain; charset=", label.as_bytes(), CRLF],
             );
         }
         out.extend_from_slice(CRLF);
     }
+}
 
-    fn write(&self, out: &mut BytesMut, pieces: &[&[u8]]) {
-        for piece in pieces {
-            out.extend_from_slice(piece);
-        }
+fn append(out: &mut BytesMut, pieces: &[&[u8]]) {
+    for piece in pieces {
+        out.extend_from_slice(piece);
     }
 }
 

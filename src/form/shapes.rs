@@ -136,6 +136,7 @@ const FIELD_HEADS: &[&str] = &[
     "Content-Disposition: form-data; name=\"größe \u{1f600}\"",
     "content-disposition:form-data;name=\"a\"",
     "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: application/octet-stream",
+    "Content-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name=a",
     "Content-Type: text/plain; charset=iso-8859-1\r\nContent-Disposition: form-data; name=\"a\"",
     "Content-Type: text/plain; charset=\"US-ASCII\"\r\nContent-Disposition: form-data; name=\"a\"",
     "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 6\r\nContent-Transfer-Encoding: 8bit",
