@@ -1,7 +1,10 @@
 //! The command line: what is asked for, and how a refusal is told.
 
+pub(crate) mod ca;
 pub(crate) mod check;
+pub(crate) mod demo;
 pub(crate) mod explain;
+pub(crate) mod run;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -37,9 +40,9 @@ pub(crate) enum Command {
     /// Tell which rule decides a request, why the others do not, and what happens to it
     Explain(explain::ExplainArgs),
     /// Show the relay at work, with a little backend that is built in
-    Demo(DemoArgs),
+    Demo(demo::DemoArgs),
     /// Show the local CA that devices have to trust
-    Ca(ConfigArgs),
+    Ca(ca::CaArgs),
 }
 
 /// Where the configuration comes from.
@@ -51,18 +54,6 @@ pub(crate) struct ConfigArgs {
 
     #[command(flatten)]
     pub(crate) flags: Flags,
-}
-
-/// What `demo` can be told.
-#[derive(clap::Args, Clone, Copy, Debug)]
-pub(crate) struct DemoArgs {
-    /// The port to listen on
-    #[arg(long, default_value_t = 8443)]
-    pub(crate) port: u16,
-
-    /// The address to listen on
-    #[arg(long, default_value = "127.0.0.1")]
-    pub(crate) host: IpAddr,
 }
 
 /// The command line as clap reads it: a command, or the flags of `run` without its name.

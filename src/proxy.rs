@@ -216,7 +216,7 @@ impl Upstream {
             Kind::Multipart(filter) => {
                 headers.remove(CONTENT_LENGTH);
                 headers.insert(CONTENT_TYPE, filter.content_type());
-                Body::stream(FilteredBody::new(upload, filter))
+                Body::stream(FilteredBody::new(filter, upload))
             }
         })
     }

@@ -153,12 +153,17 @@ impl Relay {
         })
     }
 
-    /// The addresses that it listens on, the main listener's last.
-    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+    /// Where the main listener listens.
+    pub(crate) fn main_address(&self) -> Option<SocketAddr> {
+        // It is pushed last.
         self.listeners
-            .iter()
-            .filter_map(|(listener, _)| listener.local_addr().ok())
-            .collect()
+            .last()
+            .and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// The SHA-256 fingerprint of the first certificate; `None` over plain HTTP.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        self.keeper.as_ref()?.fingerprint()
     }
 
     /// Serves until a signal asks it to end, or something that must not end does.

@@ -95,6 +95,11 @@ impl Keeper {
         Ok((certificates, keeper))
     }
 
+    /// The SHA-256 fingerprint of the certificate that clients get when they name none of the others.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        self.certificates.first().map(|first| first.fingerprint.clone())
+    }
+
     /// Keeps the certificates up to date for as long as the process lives.
     pub(crate) async fn run(mut self) {
         loop {

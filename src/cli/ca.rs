@@ -12,14 +12,20 @@ use aws_lc_rs::digest;
 use qrcode::{QrCode, render::unicode::Dense1x2};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
+use super::{EXIT_CONFIG, EXIT_INTERNAL};
 use crate::{
+    config::Environment,
     storage::Storage,
     tls::{certificates::fingerprint, local_ca},
 };
 
-/// What `ca` writes, and where.
+/// What `ca` shows, and what it writes where.
 #[derive(clap::Args, Debug)]
-pub(crate) struct Export {
+pub(crate) struct CaArgs {
+    /// Where keys and certificates are kept
+    #[arg(long, value_name = "DIR")]
+    storage: Option<PathBuf>,
+
     /// Write the root as a DER certificate, for Android, Windows and Linux
     #[arg(long, value_name = "FILE")]
     crt: Option<PathBuf>,
@@ -28,14 +34,13 @@ pub(crate) struct Export {
     mobileconfig: Option<PathBuf>,
 }
 
-/// sysexits(3): a configuration that cannot be used.
-const EX_CONFIG: u8 = 78;
-/// sysexits(3): a failure of our own.
-const EX_SOFTWARE: u8 = 70;
-
 /// Shows the root in `storage` and exports it. Reads nothing but the certificate: the key stays where it is.
-pub(crate) fn run(storage: &Path, export: &Export) -> ExitCode {
-    let storage = Storage::at(storage);
+pub(crate) fn run(arguments: &CaArgs) -> ExitCode {
+    let directory = arguments
+        .storage
+        .clone()
+        .unwrap_or_else(|| Environment::of_process().storage());
+    let storage = Storage::at(&directory);
     let file = storage.path(local_ca::ROOT);
     let pem = match storage.read(local_ca::ROOT) {
         Ok(Some(pem)) => pem,
@@ -45,11 +50,11 @@ pub(crate) fn run(storage: &Path, export: &Export) -> ExitCode {
                  certificate; --storage DIR names another directory",
                 file.display()
             );
-            return EX_CONFIG.into();
+            return EXIT_CONFIG.into();
         }
         Err(error) => {
             eprintln!("error: {error}");
-            return EX_CONFIG.into();
+            return EXIT_CONFIG.into();
         }
     };
     let der = match CertificateDer::from_pem_slice(&pem) {
@@ -59,7 +64,7 @@ pub(crate) fn run(storage: &Path, export: &Export) -> ExitCode {
                 "error: {} is damaged: {error}; the relay makes it anew when it starts",
                 file.display()
             );
-            return EX_CONFIG.into();
+            return EXIT_CONFIG.into();
         }
     };
     let fingerprint = fingerprint(&der);
@@ -69,14 +74,14 @@ pub(crate) fn run(storage: &Path, export: &Export) -> ExitCode {
         report += &qr_code(&fingerprint);
     }
     let exports = [
-        (&export.crt, der.to_vec()),
-        (&export.mobileconfig, mobileconfig(&der, &pem).into_bytes()),
+        (&arguments.crt, der.to_vec()),
+        (&arguments.mobileconfig, mobileconfig(&der, &pem).into_bytes()),
     ];
     for (file, contents) in exports {
         let Some(file) = file else { continue };
         if let Err(error) = fs::write(file, contents) {
             eprintln!("error: {} cannot be written: {error}", file.display());
-            return EX_SOFTWARE.into();
+            return EXIT_INTERNAL.into();
         }
         report += &format!("wrote {}\n", file.display());
     }
@@ -86,7 +91,7 @@ pub(crate) fn run(storage: &Path, export: &Export) -> ExitCode {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            EX_SOFTWARE.into()
+            EXIT_INTERNAL.into()
         }
     }
 }
@@ -242,7 +247,7 @@ mod tests {
             crt: Some(directory.path().join("root.crt")),
             mobileconfig: Some(directory.path().join("root.mobileconfig")),
         };
-        assert_eq!(run(directory.path(), &export), EX_CONFIG.into());
+        assert_eq!(run(directory.path(), &export), EXIT_CONFIG.into());
         assert!(!directory.path().join("root.crt").exists());
         let (der, pem) = root();
         let storage = Storage::open(directory.path()).unwrap();

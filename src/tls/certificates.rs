@@ -190,10 +190,14 @@ impl Certificates {
         }
     }
 
+    /// The certificate for clients that give no name.
+    pub(crate) fn first(&self) -> Option<Arc<Certificate>> {
+        self.served.load().first.clone()
+    }
+
     /// The first certificate's first name; `None`: it has wildcards alone.
     pub(crate) fn first_name(&self) -> Option<ServerName> {
-        let served = self.served.load();
-        served.first.as_ref()?.names.first().cloned()
+        self.first()?.names.first().cloned()
     }
 
     /// The certificate for a ClientHello with this name in it (T1).
