@@ -8,7 +8,6 @@ pub(crate) mod run;
 
 use std::{
     io::{self, IsTerminal, Write},
-    net::IpAddr,
     path::PathBuf,
     process::ExitCode,
 };

@@ -25,7 +25,7 @@ pub(crate) use error::{ConfigError, Style, Warning};
 pub(crate) use flags::Flags;
 pub(crate) use load::load;
 pub(crate) use paths::METHODS;
-pub(crate) use types::{ByteSize, Secret, ServerName, UriPrefix};
+pub(crate) use types::{ByteSize, ServerName, UriPrefix};
 pub(crate) use url::{BackendUrl, Credentials, FrontendUrl, ProxyScheme, ProxyUrl};
 
 use crate::rules::Rules;

@@ -243,16 +243,17 @@ mod tests {
     #[test]
     fn exports_are_written_and_a_missing_root_is_told() {
         let directory = tempfile::tempdir().unwrap();
-        let export = Export {
+        let arguments = CaArgs {
+            storage: Some(directory.path().to_owned()),
             crt: Some(directory.path().join("root.crt")),
             mobileconfig: Some(directory.path().join("root.mobileconfig")),
         };
-        assert_eq!(run(directory.path(), &export), EXIT_CONFIG.into());
+        assert_eq!(run(&arguments), EXIT_CONFIG.into());
         assert!(!directory.path().join("root.crt").exists());
         let (der, pem) = root();
         let storage = Storage::open(directory.path()).unwrap();
         storage.write(local_ca::ROOT, pem.as_bytes()).unwrap();
-        assert_eq!(run(directory.path(), &export), ExitCode::SUCCESS);
+        assert_eq!(run(&arguments), ExitCode::SUCCESS);
         assert_eq!(fs::read(directory.path().join("root.crt")).unwrap(), der);
         assert!(directory.path().join("root.mobileconfig").exists());
     }

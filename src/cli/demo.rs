@@ -20,11 +20,11 @@ use crate::{
 pub(crate) struct DemoArgs {
     /// The port to listen on
     #[arg(long, default_value_t = 8443)]
-    port: u16,
+    pub(super) port: u16,
 
     /// The address to listen on; 0.0.0.0 lets other devices in
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
-    host: IpAddr,
+    pub(super) host: IpAddr,
 
     /// Where the demo's certificates are kept [default: "demo" in the relay's own directory]
     #[arg(long, value_name = "DIR")]
