@@ -36,7 +36,9 @@ def keep():
     if request.path != "/_seen":
         files = sum(len(request.files.getlist(name)) for name in request.files)
         with lock:
-            seen.append({"method": request.method, "path": request.path, "files": files})
+            seen.append(
+                {"method": request.method, "path": request.path, "endpoint": request.endpoint, "files": files}
+            )
 
 
 @app.get("/_seen")

@@ -32,6 +32,8 @@ pub(crate) struct Seen {
     pub(crate) method: String,
     /// Decoded, as the routes are matched.
     pub(crate) path: String,
+    /// The route; `None` where there is none, or a redirect.
+    pub(crate) endpoint: Option<String>,
     /// The file parts that Werkzeug found.
     pub(crate) files: usize,
 }
