@@ -47,9 +47,13 @@ impl Reply {
 
     /// A status line after the version, such as `404 NOT FOUND`, with an empty body.
     pub(crate) fn status(status: &str) -> Self {
-        let mut reply = Self::ok("");
-        status.clone_into(&mut reply.status);
-        reply
+        Self::ok("").with_status(status)
+    }
+
+    /// Another status line, after the version.
+    pub(crate) fn with_status(mut self, status: &str) -> Self {
+        status.clone_into(&mut self.status);
+        self
     }
 
     /// `200` with `length` zeros.
@@ -79,9 +83,10 @@ impl Reply {
 
     /// Switches protocols; the new one sends everything back.
     pub(crate) fn tunnel(protocol: &str) -> Self {
-        let mut reply = Self::with(Content::Tunnel);
-        reply.status = "101 Switching Protocols".to_owned();
-        reply.header("Connection", "Upgrade").header("Upgrade", protocol)
+        Self::with(Content::Tunnel)
+            .with_status("101 Switching Protocols")
+            .header("Connection", "Upgrade")
+            .header("Upgrade", protocol)
     }
 
     /// Never answers.
