@@ -39,16 +39,16 @@ macro_rules! on_h1_and_h2 {
             use super::*;
 
             $(#[$meta])*
-            async fn case($version: Version) $body
+            async fn case($version: $crate::harness::Version) $body
 
             #[tokio::test]
             async fn h1() {
-                case(Version::Http1).await;
+                case($crate::harness::Version::Http1).await;
             }
 
             #[tokio::test]
             async fn h2() {
-                case(Version::Http2).await;
+                case($crate::harness::Version::Http2).await;
             }
         }
     )+};

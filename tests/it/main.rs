@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that meets the unexpected fails")]
 
 mod harness;
+mod harness_itself;
 
 mod config_check;
 mod demo;

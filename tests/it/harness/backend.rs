@@ -40,6 +40,7 @@ pub(crate) struct Backend {
 pub(crate) struct BackendBuilder {
     routes: Vec<(String, Handler)>,
     tls: Option<Arc<ServerConfig>>,
+    address: SocketAddr,
 }
 
 /// A request as it came.
@@ -78,6 +79,7 @@ impl Backend {
         BackendBuilder {
             routes: Vec::new(),
             tls: None,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
     }
 
@@ -157,6 +159,12 @@ impl BackendBuilder {
         self
     }
 
+    /// Listens on an address that the relay knows already.
+    pub(crate) fn at(mut self, address: SocketAddr) -> Self {
+        self.address = address;
+        self
+    }
+
     /// Speaks TLS.
     pub(crate) fn tls(mut self, config: Arc<ServerConfig>) -> Self {
         self.tls = Some(config);
@@ -164,7 +172,7 @@ impl BackendBuilder {
     }
 
     pub(crate) async fn start(self) -> Backend {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(self.address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (feeds, feed_receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {

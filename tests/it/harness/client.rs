@@ -63,13 +63,18 @@ pub(crate) struct Call<'a> {
 impl Client {
     /// Over TLS, to the HTTPS listener of a relay with a local CA.
     pub(crate) fn https(relay: &Relay, version: Version) -> Self {
+        Self::https_at(relay, version, relay.https())
+    }
+
+    /// The same, at another of its addresses.
+    pub(crate) fn https_at(relay: &Relay, version: Version, address: SocketAddr) -> Self {
         let alpn = match version {
             Version::Http1 => "http/1.1",
             Version::Http2 => "h2",
         };
         Self {
             version,
-            address: relay.https(),
+            address,
             authority: relay.authority(),
             tls: Some(relay.tls_client(&[alpn])),
             shared: Mutex::new(None),
