@@ -1,0 +1,142 @@
+//! Programs that the relay meets in the field: Flask on Waitress, a SOCKS5 proxy, an HTTP proxy.
+
+use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use super::{Client, process::Process, within};
+
+/// Sova in miniature: Flask on Waitress, see `tests/peers/sova.py`.
+pub(crate) struct Flask {
+    address: SocketAddr,
+    _process: Process,
+}
+
+/// A SOCKS5 proxy.
+pub(crate) struct Microsocks {
+    address: SocketAddr,
+    process: Process,
+}
+
+/// An HTTP proxy.
+pub(crate) struct Tinyproxy {
+    address: SocketAddr,
+    process: Process,
+    _dir: TempDir,
+}
+
+/// What a request came to in Werkzeug.
+#[derive(Debug, serde::Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    /// Decoded, as the routes are matched.
+    pub(crate) path: String,
+    /// The route; `None` where there is none, or a redirect.
+    pub(crate) endpoint: Option<String>,
+    /// The file parts that Werkzeug found.
+    pub(crate) files: usize,
+}
+
+impl Flask {
+    /// Starts it with the arguments that `sova.py` knows.
+    pub(crate) async fn start(args: &[&str]) -> Self {
+        let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
+        let python = peers.join(".venv/bin/python");
+        assert!(
+            python.exists(),
+            "no Python environment: run tests/run, or `python3 -m venv tests/peers/.venv` and \
+             `tests/peers/.venv/bin/pip install -r tests/peers/requirements.txt`"
+        );
+        let mut command = Command::new(python);
+        command.arg("-u").arg(peers.join("sova.py")).args(args);
+        let process = Process::spawn(command);
+        let line = process.line("port line of sova.py", |line| line.starts_with("port ")).await;
+        let port: u16 = line["port ".len()..].parse().unwrap();
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+            _process: process,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it was asked since the last time, past the relay.
+    pub(crate) async fn seen(&self) -> Vec<Seen> {
+        let answer = Client::http(self.address).get("/_seen").await;
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+}
+
+impl Microsocks {
+    pub(crate) async fn start(credentials: Option<(&str, &str)>) -> Self {
+        let address = free_address();
+        let mut command = Command::new("microsocks");
+        command.args(["-i", "127.0.0.1", "-p", &address.port().to_string()]);
+        if let Some((user, password)) = credentials {
+            command.args(["-u", user, "-P", password]);
+        }
+        let process = Process::spawn(command);
+        listening(address).await;
+        Self { address, process }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits until it has connected a client to `target`, as the client named it.
+    pub(crate) async fn connected_to(&self, target: &str) {
+        let wanted = format!("connected to {target}");
+        self.process.line(&wanted, |line| line.ends_with(&wanted)).await;
+    }
+}
+
+impl Tinyproxy {
+    pub(crate) async fn start(credentials: Option<(&str, &str)>) -> Self {
+        let address = free_address();
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("tinyproxy.conf");
+        let credentials = credentials.map_or(String::new(), |(user, password)| format!("BasicAuth {user} {password}\n"));
+        let config = format!("Listen 127.0.0.1\nPort {}\nLogLevel Info\n{credentials}", address.port());
+        fs::write(&path, config).unwrap();
+        let mut command = Command::new("tinyproxy");
+        command.arg("-d").arg("-c").arg(&path);
+        let process = Process::spawn(command);
+        listening(address).await;
+        Self {
+            address,
+            process,
+            _dir: dir,
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for the request whose first line begins with `start`.
+    pub(crate) async fn asked(&self, start: &str) {
+        let wanted = format!(": {start}");
+        self.process
+            .line(&wanted, |line| line.contains("Request") && line.contains(&wanted))
+            .await;
+    }
+}
+
+/// An address that nobody listens on: the system does not give the port away again soon.
+pub(crate) fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Waits until something listens there. Neither proxy says when it is ready.
+async fn listening(address: SocketAddr) {
+    within("a proxy to listen", async {
+        while TcpStream::connect(address).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}

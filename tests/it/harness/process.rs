@@ -1,0 +1,124 @@
+//! A child process whose output is read line by line, and which dies with its owner.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::watch;
+
+use super::within;
+
+/// A running program. Dropping it kills it and waits for its end.
+pub(crate) struct Process {
+    child: Child,
+    lines: watch::Receiver<Vec<String>>,
+}
+
+impl Process {
+    /// Starts `command`; what it writes to either output is collected line by line.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+        let (sender, lines) = watch::channel(Vec::new());
+        collect(child.stdout.take().unwrap(), sender.clone());
+        collect(child.stderr.take().unwrap(), sender);
+        Self { child, lines }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All lines so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines.borrow().clone()
+    }
+
+    /// The first line that `wanted` accepts, now or later; fails when the process ends without it.
+    pub(crate) async fn line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.lines_until(what, |lines| lines.iter().find(|line| wanted(line)).cloned())
+            .await
+    }
+
+    /// Waits until `found` finds what it wants in the lines; fails when the process ends without it.
+    pub(crate) async fn lines_until<T>(&self, what: &str, found: impl Fn(&[String]) -> Option<T>) -> T {
+        let mut lines = self.lines.clone();
+        let search = async {
+            loop {
+                if let Some(value) = found(&lines.borrow_and_update()) {
+                    return value;
+                }
+                // An error: both outputs are closed, so nothing more will come.
+                if lines.changed().await.is_err() {
+                    if let Some(value) = found(&lines.borrow()) {
+                        return value;
+                    }
+                    panic!("the process ended without {what}:\n{}", lines.borrow().join("\n"));
+                }
+            }
+        };
+        match tokio::time::timeout(super::DEADLINE, search).await {
+            Ok(value) => value,
+            Err(_) => panic!("no {what} in time:\n{}", self.lines().join("\n")),
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the process is ours and not waited for yet");
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.id().try_into().unwrap()).unwrap()
+    }
+
+    /// Waits for the end of the process and of its output.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        let mut lines = self.lines.clone();
+        within("the process to end", async {
+            while lines.changed().await.is_ok() {}
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only where the process has ended and been waited for already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A thread, because a pipe's end must be read even while a test blocks its runtime. It ends with the pipe.
+fn collect(output: impl Read + Send + 'static, sender: watch::Sender<Vec<String>>) {
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut line = Vec::new();
+        while output.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+            sender.send_modify(|lines| lines.push(text));
+            line.clear();
+        }
+    });
+}

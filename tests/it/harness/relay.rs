@@ -1,0 +1,278 @@
+//! The relay: the real binary in a process of its own, on ports that the system chooses.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus, Output},
+    sync::Arc,
+};
+
+use rustix::process::Signal;
+use rustls::ClientConfig;
+use tempfile::TempDir;
+
+use super::{pki, process::Process};
+
+/// A running relay. Dropping it kills it.
+pub(crate) struct Relay {
+    process: Process,
+    dir: Arc<TempDir>,
+    https: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    redirect: Option<SocketAddr>,
+}
+
+/// What the relay is started with.
+pub(crate) struct RelayBuilder {
+    config: toml::Table,
+    /// Whether there is a config file at all.
+    file: bool,
+    dir: Arc<TempDir>,
+    command: Command,
+    binary: PathBuf,
+    args: Vec<OsString>,
+}
+
+impl Relay {
+    /// A relay that is configured by a file; see [`RelayBuilder::toml`] for what the file holds.
+    pub(crate) fn builder() -> RelayBuilder {
+        RelayBuilder {
+            config: toml::Table::new(),
+            file: true,
+            dir: Arc::new(TempDir::new().unwrap()),
+            command: Command::new(""),
+            binary: env!("CARGO_BIN_EXE_parley-relay").into(),
+            args: Vec::new(),
+        }
+    }
+
+    /// A relay with `toml` as its config; ports and the version are filled in where it has none.
+    pub(crate) async fn start(toml: &str) -> Self {
+        Self::builder().toml(toml).start().await
+    }
+
+    /// A relay that is run by flags alone.
+    pub(crate) fn with_args<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> RelayBuilder {
+        let mut builder = Self::builder();
+        builder.file = false;
+        builder.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        builder
+    }
+
+    /// The HTTPS listener's address.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.https.expect("this relay has an HTTPS listener")
+    }
+
+    /// The plain-HTTP listener's address.
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http.expect("this relay has a plain-HTTP listener")
+    }
+
+    /// The redirect listener's address.
+    pub(crate) fn redirect(&self) -> SocketAddr {
+        self.redirect.expect("this relay has a redirect listener")
+    }
+
+    /// Whether there is a redirect listener.
+    pub(crate) fn has_redirect(&self) -> bool {
+        self.redirect.is_some()
+    }
+
+    /// What clients write in the address bar, after the scheme.
+    pub(crate) fn authority(&self) -> String {
+        let port = self.https.or(self.http).unwrap().port();
+        format!("localhost:{port}")
+    }
+
+    /// The root certificate of its local CA, in PEM.
+    pub(crate) fn root(&self) -> Vec<u8> {
+        fs::read(self.path("storage/local-ca/root.pem")).expect("the local CA has a root")
+    }
+
+    /// A client's TLS config that trusts the local CA and offers `alpn`.
+    pub(crate) fn tls_client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
+        pki::client_config(&self.root(), alpn)
+    }
+
+    /// A file in its temporary directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// All log lines so far.
+    pub(crate) fn logs(&self) -> Vec<String> {
+        self.process.lines()
+    }
+
+    /// The first log line that holds all of `parts`, now or later.
+    pub(crate) async fn log_with(&self, parts: &[&str]) -> String {
+        self.process
+            .line(&format!("log line with {parts:?}"), |line| {
+                parts.iter().all(|part| line.contains(part))
+            })
+            .await
+    }
+
+    /// Resident memory in bytes.
+    pub(crate) fn rss(&self) -> u64 {
+        self.process.rss()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        self.process.end().await
+    }
+}
+
+impl RelayBuilder {
+    /// Adds to the config. `{dir}` stands for the temporary directory. Later tables are merged into earlier ones.
+    pub(crate) fn toml(mut self, text: &str) -> Self {
+        let text = text.replace("{dir}", self.dir.path().to_str().unwrap());
+        merge(&mut self.config, text.parse().expect("a test's config is TOML"));
+        self
+    }
+
+    /// The backend's address, and a rule that proxies everything to it unless there are rules already.
+    pub(crate) fn backend(self, address: SocketAddr) -> Self {
+        let mut builder = self.toml(&format!("[backend]\nurl = \"http://{address}\""));
+        if !builder.config.contains_key("paths") {
+            builder = builder.toml("[[paths]]\nprefix = \"/*\"\naction = \"proxy\"");
+        }
+        builder
+    }
+
+    /// HTTPS with a certificate of the local CA for `localhost`.
+    pub(crate) fn self_signed(self) -> Self {
+        self.toml("[tls]\nmode = \"self-signed\"\ndomains = [\"localhost\"]\nstorage = \"{dir}/storage\"")
+    }
+
+    /// Writes a file into the temporary directory.
+    pub(crate) fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        self
+    }
+
+    pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
+        let text = arg.as_ref().to_str().unwrap();
+        self.args.push(text.replace("{dir}", self.dir.path().to_str().unwrap()).into());
+        self
+    }
+
+    /// Another binary than the one that cargo built.
+    pub(crate) fn binary(mut self, path: impl AsRef<Path>) -> Self {
+        self.binary = path.as_ref().to_owned();
+        self
+    }
+
+    /// The temporary directory of another relay, with all that this one stored there.
+    pub(crate) fn in_the_place_of(mut self, other: &Relay) -> Self {
+        self.dir = Arc::clone(&other.dir);
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub(crate) async fn start(self) -> Relay {
+        let (command, dir) = self.into_command();
+        let process = Process::spawn(command);
+        process.line("ready line", |line| has_word(line, "ready")).await;
+        let lines = process.lines();
+        let address = |kind: &str| {
+            lines
+                .iter()
+                .filter(|line| has_word(line, "listening"))
+                .find(|line| field(line, "kind").as_deref() == Some(kind))
+                .map(|line| field(line, "address").unwrap().parse().unwrap())
+        };
+        Relay {
+            https: address("https"),
+            http: address("http"),
+            redirect: address("redirect"),
+            process,
+            dir,
+        }
+    }
+
+    /// Runs it to its end, for configs that it should refuse.
+    pub(crate) async fn run(self) -> Output {
+        let (mut command, dir) = self.into_command();
+        let run = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = super::within("the relay to end by itself", run).await.unwrap();
+        drop(dir);
+        output
+    }
+
+    fn into_command(mut self) -> (Command, Arc<TempDir>) {
+        let mut command = Command::new(&self.binary);
+        if self.file {
+            let defaults = "
+                version = 1
+                [server]
+                host = \"127.0.0.1\"
+                port = 0
+                http_port = 0
+                [frontend]
+                mode = \"disabled\"";
+            let mut config = defaults.parse().unwrap();
+            merge(&mut config, std::mem::take(&mut self.config));
+            let path = self.dir.path().join("config.toml");
+            fs::write(&path, config.to_string()).unwrap();
+            command.arg("--config").arg(path);
+        }
+        command.args(&self.args);
+        // The machine's own settings are no part of a test.
+        for variable in ["RUST_LOG", "STATE_DIRECTORY", "NOTIFY_SOCKET", "http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+            command.env_remove(variable);
+        }
+        (command, self.dir)
+    }
+}
+
+/// Runs the relay with `args` in an empty directory, to its end.
+pub(crate) async fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Output {
+    Relay::with_args(args).run().await
+}
+
+/// A log line's field, in text or JSON.
+pub(crate) fn field(line: &str, name: &str) -> Option<String> {
+    if line.starts_with('{') {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        return match &line["fields"][name] {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+    }
+    let start = format!("{name}=");
+    let word = line.split(' ').find_map(|word| word.strip_prefix(&start))?;
+    Some(word.trim_matches('"').to_owned())
+}
+
+/// Whether the line holds `word`, as a word of its own.
+fn has_word(line: &str, word: &str) -> bool {
+    line.split(|character: char| !character.is_ascii_alphanumeric())
+        .any(|part| part == word)
+}
+
+/// Puts `new` over `base`: tables key by key, arrays of tables one after the other, anything else replaced.
+fn merge(base: &mut toml::Table, new: toml::Table) {
+    for (key, value) in new {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(base)), toml::Value::Table(new)) => merge(base, new),
+            (Some(toml::Value::Array(base)), toml::Value::Array(new)) if new.iter().all(|item| item.is_table()) => {
+                base.extend(new);
+            }
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The relay's behaviour, tested from outside: the real binary, real sockets, real peers.
+//!
+//! A file a behaviour; the names of the tests are the specification. The harness starts the relay on ports that
+//! the system chooses, reads them from its log, and kills it when the test ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that meets the unexpected fails")]
+
+mod harness;
+mod harness_itself;
+
+mod config_check;
+mod demo;
+mod forwarding;
+mod frontend;
+mod logs;
+mod paths;
+mod redirect;
+mod routing;
+mod shutdown;
+mod size;
+mod static_binary;
+mod streaming;
+mod timeouts;
+mod tls;
+mod trusted;
+mod uploads;
+mod upstream_proxy;

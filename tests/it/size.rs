@@ -1,0 +1,112 @@
+//! `max_size`: asked for first, counted then (attacks.md M2).
+
+use crate::harness::{Backend, Client, Relay, Reply, client::count, on_h1_and_h2, within};
+
+const LIMIT: &str = "[[paths]]\nprefix = \"/attachment\"\naction = \"proxy\"\nmax_size = 1000";
+
+async fn relay(backend: &Backend) -> Relay {
+    Relay::builder().self_signed().toml(LIMIT).backend(backend.address()).start().await
+}
+
+fn methods(backend: &Backend) -> Vec<String> {
+    backend.requests().into_iter().map(|request| request.method).collect()
+}
+
+/// Answers HEAD with `head` and everything else with `rest`.
+async fn two_faced(head: fn() -> Reply, rest: fn() -> Reply) -> Backend {
+    Backend::builder()
+        .on("/attachment/1", move |request| match &*request.method {
+            "HEAD" => head(),
+            _ => rest(),
+        })
+        .start()
+        .await
+}
+
+on_h1_and_h2! {
+    async fn m2_the_size_is_asked_for_before_the_body(version) {
+        let backend = Backend::builder().on("/attachment/1", |_| Reply::zeros(1000)).start().await;
+        let relay = relay(&backend).await;
+        let answer = Client::https(&relay, version)
+            .call("GET", "/attachment/1?q=1")
+            .header("authorization", "Bearer t")
+            .send()
+            .await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 1000));
+        assert_eq!(methods(&backend), ["HEAD", "GET"]);
+        for request in backend.requests() {
+            assert_eq!(request.target, "/attachment/1?q=1");
+            assert_eq!(request.header("authorization"), Some("Bearer t"), "asked as the client would");
+            assert_eq!(request.header("x-forwarded-for"), Some("127.0.0.1"));
+        }
+    }
+
+    async fn m2_what_is_larger_is_413_and_its_body_is_not_asked_for(version) {
+        let backend = Backend::builder().on("/attachment/1", |_| Reply::zeros(1001)).start().await;
+        let relay = relay(&backend).await;
+        let client = Client::https(&relay, version);
+        client.get("/attachment/1").await.assert_error(413, "content too big");
+        let head = client.call("HEAD", "/attachment/1").send().await;
+        assert_eq!(head.status, 413);
+        assert_eq!(methods(&backend), ["HEAD", "HEAD"]);
+    }
+
+    async fn m2_without_a_length_nothing_is_known_and_that_is_502(version) {
+        let backend = two_faced(Reply::feed, || Reply::ok("small")).await;
+        let relay = relay(&backend).await;
+        let answer = Client::https(&relay, version).get("/attachment/1").await;
+        answer.assert_error(502, "cannot verify content size");
+        assert_eq!(methods(&backend), ["HEAD"]);
+    }
+
+    async fn m2_a_backend_that_lies_about_a_chunked_body_is_cut_off_at_the_limit(version) {
+        let backend = two_faced(|| Reply::zeros(10), Reply::feed).await;
+        let relay = relay(&backend).await;
+        let client = Client::https(&relay, version);
+        let response = client.call("GET", "/attachment/1").open().await;
+        assert_eq!(response.status(), 200);
+        let feed = backend.feed().await;
+        feed.send(vec![b'x'; 900]).await;
+        feed.send(vec![b'x'; 900]).await;
+        let mut body = response.into_body();
+        let (length, _) = within("the end", count(&mut body)).await.expect_err("the client can tell");
+        assert!(length <= 1000, "{length} bytes came through");
+        feed.closed().await;
+    }
+
+    async fn m2_a_backend_that_lies_about_the_length_gains_nothing(version) {
+        let backend = two_faced(|| Reply::zeros(10), || Reply::zeros(100_000)).await;
+        let relay = relay(&backend).await;
+        let client = Client::https(&relay, version);
+        let response = client.call("GET", "/attachment/1").open().await;
+        match response.status().as_u16() {
+            413 => {}
+            200 => {
+                let mut body = response.into_body();
+                let (length, _) = within("the end", count(&mut body)).await.expect_err("the client can tell");
+                assert!(length <= 1000, "{length} bytes came through");
+            }
+            other => panic!("{other}"),
+        }
+    }
+
+    async fn m2_other_methods_are_not_measured(version) {
+        let backend = Backend::builder().on("/attachment/1", |_| Reply::zeros(100)).start().await;
+        let relay = relay(&backend).await;
+        let answer = Client::https(&relay, version).call("POST", "/attachment/1").body("x").send().await;
+        assert_eq!((answer.status.as_u16(), answer.body.len()), (200, 100));
+        assert_eq!(methods(&backend), ["POST"]);
+    }
+
+    async fn m2_a_backend_that_cannot_be_had_is_502(version) {
+        let relay = Relay::builder()
+            .self_signed()
+            .toml(LIMIT)
+            .backend(crate::harness::peers::free_address())
+            .start()
+            .await;
+        let answer = Client::https(&relay, version).get("/attachment/1").await;
+        assert_eq!(answer.status, 502);
+        assert!(answer.text().contains("backend unavailable"), "{answer:?}");
+    }
+}

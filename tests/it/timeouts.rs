@@ -1,0 +1,230 @@
+//! Nothing waits for ever: attacks.md K1, K2, and the limits at the edge.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::harness::{
+    Backend, Client, Raw, Relay, Reply, Version,
+    client::{count, next_chunk},
+    on_h1_and_h2,
+    peers::free_address,
+    raw, within,
+};
+
+on_h1_and_h2! {
+    async fn k1_a_backend_that_refuses_is_502_at_once(version) {
+        let nobody = free_address();
+        let relay = Relay::builder().self_signed().backend(nobody).start().await;
+        let client = Client::https(&relay, version);
+        let asked = Instant::now();
+        client.get("/api/v1/x").await.assert_error(502, "backend unavailable");
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+
+        // Back as soon as the backend is.
+        let _backend = Backend::builder().at(nobody).start().await;
+        assert_eq!(client.get("/api/v1/x").await.status, 200);
+    }
+
+    async fn k1_a_backend_that_drops_packets_is_504_at_the_connect_limit(version) {
+        let hole = BlackHole::new().await;
+        let relay = Relay::builder()
+            .self_signed()
+            .backend(hole.address)
+            .toml("[backend]\nconnect_timeout = \"1s\"")
+            .start()
+            .await;
+        let asked = Instant::now();
+        let answer = Client::https(&relay, version).get("/api/v1/x").await;
+        answer.assert_error(504, "backend timeout");
+        assert!((1..4).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
+    }
+
+    async fn k2_a_silent_backend_is_504_at_the_response_limit(version) {
+        let backend = Backend::builder().on("/api/v1/x", |_| Reply::silence()).start().await;
+        let relay = Relay::builder()
+            .self_signed()
+            .backend(backend.address())
+            .toml("[backend]\nresponse_timeout = \"1s\"")
+            .start()
+            .await;
+        let asked = Instant::now();
+        let answer = Client::https(&relay, version).call("POST", "/api/v1/x").body("x").send().await;
+        answer.assert_error(504, "backend timeout");
+        assert!((1..4).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
+        backend.wait("the relay to give up", |requests| requests[0].abandoned).await;
+    }
+
+    async fn k2_a_body_that_stalls_is_broken_off_and_a_stream_is_not(version) {
+        let backend = Backend::builder()
+            .on("/events", |_| Reply::events())
+            .on("/body", |_| Reply::feed())
+            .start()
+            .await;
+        let relay = Relay::builder()
+            .self_signed()
+            .backend(backend.address())
+            .toml("[backend]\nidle_timeout = \"1s\"\nresponse_timeout = \"1s\"\n[limits]\nidle_body = \"1s\"\nidle_connection = \"1s\"")
+            .start()
+            .await;
+        let client = Client::https(&relay, version);
+        let mut events = client.call("GET", "/events").open().await.into_body();
+        let stream = backend.feed().await;
+        stream.send("data: 1\n\n").await;
+
+        let mut body = client.call("GET", "/body").open().await.into_body();
+        let stalled = backend.feed().await;
+        stalled.send("half").await;
+        let (length, _) = within("the end", count(&mut body)).await.expect_err("the body has no end");
+        assert_eq!(length, 4);
+        stalled.closed().await;
+
+        // That took longer than every limit.
+        stream.send("data: 2\n\n").await;
+        assert_eq!(next_chunk(&mut events).await.unwrap(), "data: 1\n\n");
+        assert_eq!(next_chunk(&mut events).await.unwrap(), "data: 2\n\n");
+    }
+
+    async fn l1_a_client_that_stops_in_its_body_is_given_up(version) {
+        let backend = Backend::start().await;
+        let relay = Relay::builder()
+            .self_signed()
+            .backend(backend.address())
+            .toml("[limits]\nidle_body = \"1s\"")
+            .start()
+            .await;
+        let client = Client::https(&relay, version);
+        let (call, body) = client.call("POST", "/x").streamed();
+        body.try_send(Bytes::from_static(b"half")).unwrap();
+        let answer = call.try_open().await;
+        if let Ok(answer) = answer {
+            assert_eq!(answer.status(), 408);
+        }
+        backend.wait("the relay to give up", |requests| requests[0].abandoned).await;
+        assert_eq!(backend.only().ended, None);
+        drop(body);
+    }
+}
+
+#[tokio::test]
+async fn k1_a_backend_without_an_address_is_502() {
+    let relay = Relay::builder()
+        .toml("[backend]\nurl = \"http://nobody.invalid:1\"\n[[paths]]\nprefix = \"/*\"\naction = \"proxy\"")
+        .start()
+        .await;
+    let answer = Client::http(relay.http()).get("/api/v1/x").await;
+    answer.assert_error(502, "backend unavailable");
+}
+
+#[tokio::test]
+async fn l1_a_handshake_that_stalls_is_given_up() {
+    let relay = Relay::builder().self_signed().toml("[limits]\nhandshake = \"1s\"").start().await;
+    // The first bytes of a ClientHello.
+    for start in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00\x01"] {
+        let mut raw = Raw::plain(relay.https()).await;
+        raw.send(start).await;
+        let asked = Instant::now();
+        raw.read_to_end().await;
+        assert!((1..4).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn l1_a_head_that_never_ends_is_given_up() {
+    let backend = Backend::start().await;
+    let relay = Relay::builder()
+        .self_signed()
+        .backend(backend.address())
+        .toml("[limits]\nrequest_head = \"1s\"")
+        .start()
+        .await;
+    let mut raw = Raw::tls(&relay).await;
+    raw.send("GET /x HTTP/1.1\r\nHost: localhost\r\n").await;
+    let asked = Instant::now();
+    let answer = String::from_utf8(raw.read_to_end().await).unwrap();
+    assert!((1..4).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
+    assert!(answer.is_empty() || raw::status(&answer) == 408, "{answer}");
+    assert_eq!(backend.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn l1_an_idle_connection_is_closed() {
+    let backend = Backend::start().await;
+    let relay = Relay::builder()
+        .self_signed()
+        .backend(backend.address())
+        .toml("[limits]\nidle_connection = \"1s\"")
+        .start()
+        .await;
+    let mut raw = Raw::tls(&relay).await;
+    raw.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(raw.read_response().await.body, b"ok");
+    let asked = Instant::now();
+    raw.read_to_end().await;
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_room() {
+    let backend = Backend::start().await;
+    let relay = Relay::builder().backend(backend.address()).toml("[limits]\nconnections = 2").start().await;
+    let first = Raw::plain(relay.http()).await;
+    let mut second = Raw::plain(relay.http()).await;
+    second.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(second.read_response().await.body, b"ok");
+    drop(first);
+    assert_eq!(Client::http(relay.http()).get("/x").await.text(), "ok");
+    drop(second);
+    for _ in 0..10 {
+        assert_eq!(Client::http(relay.http()).get("/x").await.text(), "ok");
+    }
+}
+
+#[tokio::test]
+async fn s13_a_head_that_is_too_large_is_refused() {
+    let backend = Backend::start().await;
+    let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
+    let long = "x".repeat(70_000);
+    for (head, statuses) in [
+        (format!("GET /x HTTP/1.1\r\nHost: localhost\r\nX-Long: {long}\r\n\r\n"), &[431][..]),
+        (format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), &[414, 431]),
+        (format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(101)), &[431]),
+    ] {
+        let mut raw = Raw::tls(&relay).await;
+        raw.try_send(head.as_bytes()).await;
+        let status = raw::status(&raw.read_head().await);
+        assert!(statuses.contains(&status), "{status} to {} bytes", head.len());
+    }
+    let answer = Client::https(&relay, Version::Http1).get("/x").await;
+    assert_eq!(answer.text(), "ok");
+    assert_eq!(backend.requests().len(), 1);
+}
+
+/// An address whose handshakes are never answered: a listener whose queue is full.
+struct BlackHole {
+    address: std::net::SocketAddr,
+    _listener: socket2::Socket,
+    _queue: Vec<tokio::net::TcpStream>,
+}
+
+impl BlackHole {
+    async fn new() -> Self {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut queue = Vec::new();
+        // Linux drops the SYN once the queue is full, and so the connection does not come about.
+        while let Ok(stream) =
+            tokio::time::timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(address)).await
+        {
+            queue.push(stream.unwrap());
+            assert!(queue.len() < 10, "the queue is never full");
+        }
+        Self {
+            address,
+            _listener: listener,
+            _queue: queue,
+        }
+    }
+}
