@@ -10,6 +10,7 @@ mod paths;
 mod raw;
 mod reader;
 mod resolve;
+mod setting;
 mod source;
 mod sova;
 pub(crate) mod types;

@@ -26,7 +26,7 @@ pub(crate) struct Fault {
 pub(crate) enum Reason {
     /// The config file itself cannot be read.
     Unreadable(PathBuf, io::Error),
-    NotUtf8(PathBuf, std::string::FromUtf8Error),
+    NotUtf8(PathBuf, std::str::Utf8Error),
     /// Not TOML. Only its message is shown: its own rendering would print the line with its secrets.
     Syntax(toml::de::Error),
     UnknownKey {
@@ -116,28 +116,30 @@ impl ConfigError {
         }
     }
 
+    /// The faults of a file that can be done without.
+    pub(crate) fn into_warnings(self, consequence: &str) -> impl Iterator<Item = Warning> {
+        let warn = move |fault: Fault| Warning::new(format!("{consequence}: {fault}"), fault.place);
+        self.faults.into_iter().map(warn)
+    }
+
+    #[cfg(test)]
     pub(crate) fn faults(&self) -> &[Fault] {
         &self.faults
     }
 
     /// Every fault with its line and caret.
     pub(crate) fn render(&self, style: Style) -> String {
-        let mut report = String::new();
-        for fault in &self.faults {
-            report.push_str(&render(
-                Level::ERROR,
-                &fault.to_string(),
-                fault.hint(),
-                fault,
-                style,
-            ));
-        }
-        report
+        let reports = self
+            .faults
+            .iter()
+            .map(|fault| render(Level::ERROR, &fault.to_string(), fault.hint(), fault, style));
+        reports.collect::<Vec<_>>().join("\n")
     }
 }
 
 impl Fault {
     /// The line in its file, counted from 1.
+    #[cfg(test)]
     pub(crate) fn line(&self) -> Option<usize> {
         line(self.place.as_ref()?)
     }
@@ -167,11 +169,13 @@ impl Warning {
     }
 
     /// What the warning says.
+    #[cfg(test)]
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// The line in its file, counted from 1.
+    #[cfg(test)]
     pub(crate) fn line(&self) -> Option<usize> {
         line(self.place.as_ref()?)
     }
@@ -250,6 +254,26 @@ fn render(
     text
 }
 
+impl fmt::Display for Warning {
+    /// One line, for a log: the place, as far as there is one, and the text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(Place::Flag(flag)) => write!(f, "{flag}: ")?,
+            Some(Place::File(source)) => write!(f, "{}: ", source.path().display())?,
+            Some(place @ Place::Text(source, _)) => {
+                write!(
+                    f,
+                    "{}:{}: ",
+                    source.path().display(),
+                    line(place).unwrap_or_default()
+                )?;
+            }
+            None => {}
+        }
+        f.write_str(&self.text)
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.render(Style::Plain).trim_end())
@@ -273,7 +297,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Unreadable(path, error) => write!(f, "{} cannot be read: {error}", path.display()),
             Self::NotUtf8(path, error) => {
-                write!(f, "{} is not UTF-8: {}", path.display(), error.utf8_error())
+                write!(f, "{} is not UTF-8: {error}", path.display())
             }
             Self::Syntax(error) => write!(f, "not TOML: {}", error.message()),
             Self::UnknownKey { .. } => f.write_str("unknown key"),
@@ -379,6 +403,19 @@ error: `server.prot`: unknown key
         faults.add("server.port", Reason::Rule("no"), Some(Place::Flag("--port")));
         let error = faults.into_result().unwrap_err();
         assert_eq!(error.to_string(), "error: --port: no");
+    }
+
+    #[test]
+    fn a_warning_fits_on_one_line_of_a_log() {
+        let source = Arc::new(Source::new("c.toml", "a\nb\n"));
+        let warning = |place| Warning::new("hm", place).to_string();
+        assert_eq!(
+            warning(Some(Place::Text(Arc::clone(&source), 2..3))),
+            "c.toml:2: hm"
+        );
+        assert_eq!(warning(Some(Place::File(source))), "c.toml: hm");
+        assert_eq!(warning(Some(Place::Flag("--port"))), "--port: hm");
+        assert_eq!(warning(None), "hm");
     }
 
     #[test]

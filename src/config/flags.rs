@@ -5,7 +5,8 @@ use std::{error::Error, path::PathBuf, str::FromStr};
 use super::{
     error::{Faults, Reason},
     raw::{FrontendMode, Raw, RawTls, TlsMode},
-    reader::{Choice, Setting},
+    reader::Choice,
+    setting::Setting,
     source::Place,
 };
 

@@ -54,7 +54,8 @@ fn read<T>(
     read_keys: impl FnOnce(&mut Table<'_, '_>) -> T,
 ) -> Result<(T, Arc<Source>), ConfigError> {
     let bytes = fs::read(path).map_err(|error| Reason::Unreadable(path.to_owned(), error))?;
-    let text = String::from_utf8(bytes).map_err(|error| Reason::NotUtf8(path.to_owned(), error))?;
+    let text =
+        String::from_utf8(bytes).map_err(|error| Reason::NotUtf8(path.to_owned(), error.utf8_error()))?;
     let source = Arc::new(Source::new(path, text));
     let table = DeTable::parse(source.text()).map_err(|mut error| {
         let place = Place::Text(Arc::clone(&source), error.span().unwrap_or_default());
@@ -101,13 +102,9 @@ fn ask_sova(
     );
     match read.and_then(|(sova, _)| its_faults.into_result().map(|()| sova)) {
         Ok(sova) => sova.apply(raw),
-        Err(error) => warnings.extend(error.faults().iter().map(|fault| {
-            let text = format!(
-                "nothing is taken over from {}: {fault}",
-                environment.sova.display()
-            );
-            Warning::new(text, None)
-        })),
+        Err(error) => {
+            warnings.extend(error.into_warnings("nothing is taken over from the backend's own config"))
+        }
     }
     Ok(())
 }
@@ -514,21 +511,25 @@ error: `uri_prefx`: unknown key
   |
 2 | uri_prefx = …
   | ^^^^^^^^^ did you mean `uri_prefix`?
+
 error: `server.prot`: unknown key
  --> FILE:4:5
   |
 4 |     prot = …
   |     ^^^^ did you mean `port`?
+
 error: `server.port`: a port number is expected, not a string
  --> FILE:5:12
   |
 5 |     port = \"80\"
   |            ^^^^
+
 error: `paths.prefix`: a prefix begins with `/`
  --> FILE:8:14
   |
 8 |     prefix = \"api\"
   |              ^^^^^
+
 error: `paths.action`: it can be `proxy`, `block` or `redirect`
  --> FILE:9:14
   |
@@ -578,6 +579,26 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
                 cert: cert.clone(),
                 key: cert
             }
+        );
+    }
+
+    #[test]
+    fn no_fault_follows_from_another() {
+        assert_fault(
+            "version = 1\n[server]\nport = 80\nhttp_port = 'x'\n[tls]\ndomains = ['a']",
+            4,
+            "for none",
+        );
+        assert_fault("version = 1\n[tls]\nmode = 'x'", 3, "it can be");
+        assert_fault(
+            "version = 1\n[upstream_proxy]\nenabled = true\nurl = 3",
+            4,
+            "a string is expected",
+        );
+        assert_fault(
+            "version = 1\n[frontend]\nmode = 'forward'\nurl = 'x'",
+            4,
+            "begins with",
         );
     }
 
@@ -784,8 +805,11 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
             let sova = case.write("sova.toml", text);
             case.flags.sova = None;
             let loaded = case.load().unwrap();
-            let text = loaded.warnings[0].text();
-            assert!(text.starts_with("nothing is taken over from "), "{text}");
+            let told = loaded.warnings[0].to_string();
+            assert!(
+                told.contains("sova.toml:") && told.contains("nothing is taken over"),
+                "{told}"
+            );
             case.flags.sova = Some(sova);
             assert!(case.load().is_err());
         }

@@ -8,7 +8,8 @@ use toml::de::DeValue;
 use super::{
     error::{Faults, Reason, Warning},
     raw::{RawRule, RuleAction},
-    reader::{Setting, Value, integer},
+    reader::{Value, integer},
+    setting::Setting,
     source::Place,
     types::UriPrefix,
 };

@@ -11,7 +11,8 @@ use super::{
     LogFormat, UnknownNames,
     error::Reason,
     paths::{Code, RuleMethod, Target},
-    reader::{Choice, Setting, Table, Value, integer},
+    reader::{Choice, Table, Value, integer},
+    setting::Setting,
     source::Place,
     types::{BindHost, ByteSize, ServerName, TrustedPeer, UriPrefix},
     units::{Count, HttpPort, TimeLimit},
@@ -38,6 +39,7 @@ pub(crate) struct Raw {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Version;
 
+/// `[server]`.
 #[derive(Default)]
 pub(crate) struct RawServer {
     pub(crate) host: Setting<BindHost>,
@@ -49,8 +51,10 @@ pub(crate) struct RawServer {
     pub(crate) proxy_protocol: Setting<bool>,
 }
 
+/// `[tls]`.
 #[derive(Default)]
 pub(crate) struct RawTls {
+    /// The table's name in the file; `None`: a flag made it.
     pub(crate) place: Option<Place>,
     pub(crate) mode: Setting<TlsMode>,
     pub(crate) domains: Setting<Vec<ServerName>>,
@@ -74,6 +78,7 @@ pub(crate) enum TlsMode {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hsts(pub(crate) Option<Duration>);
 
+/// `[backend]`.
 #[derive(Default)]
 pub(crate) struct RawBackend {
     pub(crate) url: Setting<BackendUrl>,
@@ -85,12 +90,14 @@ pub(crate) struct RawBackend {
     pub(crate) queue_for: Setting<Duration>,
 }
 
+/// `[upstream_proxy]`.
 #[derive(Default)]
 pub(crate) struct RawUpstreamProxy {
     pub(crate) enabled: Setting<bool>,
     pub(crate) url: Setting<ProxyUrl>,
 }
 
+/// `[frontend]`.
 #[derive(Default)]
 pub(crate) struct RawFrontend {
     pub(crate) mode: Setting<FrontendMode>,
@@ -108,6 +115,7 @@ pub(crate) enum FrontendMode {
     Disabled,
 }
 
+/// `[limits]`.
 #[derive(Default)]
 pub(crate) struct RawLimits {
     pub(crate) connections: Setting<Count>,
@@ -119,6 +127,7 @@ pub(crate) struct RawLimits {
     pub(crate) drain: Setting<Duration>,
 }
 
+/// `[log]`.
 #[derive(Default)]
 pub(crate) struct RawLog {
     pub(crate) format: Setting<LogFormat>,
@@ -129,6 +138,7 @@ pub(crate) struct RawLog {
 /// One `[[paths]]` entry.
 #[derive(Default)]
 pub(crate) struct RawRule {
+    /// The entry's header.
     pub(crate) place: Option<Place>,
     pub(crate) prefix: Setting<String>,
     pub(crate) methods: Setting<Vec<RuleMethod>>,
@@ -148,6 +158,7 @@ pub(crate) enum RuleAction {
 }
 
 impl Raw {
+    /// Reads a whole file; its faults are with the table's reader.
     pub(crate) fn read(table: &mut Table<'_, '_>) -> Self {
         Self {
             version: table.take("version"),

@@ -9,17 +9,9 @@ use toml::{
 
 use super::{
     error::{Faults, Reason, nearest},
+    setting::Setting,
     source::{Place, Source},
 };
-
-/// A key's value, and where it was given.
-#[derive(Debug)]
-pub(crate) enum Setting<T> {
-    Absent,
-    /// Given, but a fault that has been noted: no other fault follows from it.
-    Faulty,
-    Given(T, Place),
-}
 
 /// What happens to keys that nobody took.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -165,14 +157,12 @@ impl Table<'_, '_> {
         let Some((name, value)) = self.entry(key) else {
             return Setting::Absent;
         };
-        match value.get_ref() {
-            DeValue::Table(entries) => {
-                let place = self.place_of(name);
-                let read = self.reader.table(key, entries, Some(place.clone()), read);
-                Setting::Given(read, place)
-            }
-            other => self.faulty(key, wrong_type("a table", other), value),
-        }
+        let Some(entries) = value.get_ref().as_table() else {
+            return self.faulty(key, wrong_type("a table", value.get_ref()), value);
+        };
+        let place = self.place_of(name);
+        let read = self.reader.table(key, entries, Some(place.clone()), read);
+        Setting::Given(read, place)
     }
 
     /// The array of tables `key`, each read with `read`.
@@ -190,13 +180,11 @@ impl Table<'_, '_> {
         };
         let mut list = Vec::with_capacity(array.len());
         for element in array {
-            match element.get_ref() {
-                DeValue::Table(entries) => {
-                    let place = self.place_of(element);
-                    list.push(self.reader.table(key, entries, Some(place), &read));
-                }
-                other => return self.faulty(key, wrong_type("a table", other), element),
-            }
+            let Some(entries) = element.get_ref().as_table() else {
+                return self.faulty(key, wrong_type("a table", element.get_ref()), element);
+            };
+            let place = self.place_of(element);
+            list.push(self.reader.table(key, entries, Some(place), &read));
         }
         Setting::Given(list, self.place_of(name))
     }
@@ -264,66 +252,6 @@ impl<'r> Table<'r, '_> {
                     .add(name, Reason::UnknownKey { nearest }, Some(place));
             }
         }
-    }
-}
-
-impl<T> Setting<T> {
-    /// The value, or `default` where there is none.
-    pub(crate) fn or(self, default: T) -> T {
-        self.given().unwrap_or(default)
-    }
-
-    pub(crate) fn or_default(self) -> T
-    where
-        T: Default,
-    {
-        self.given().unwrap_or_default()
-    }
-
-    pub(crate) fn given(self) -> Option<T> {
-        match self {
-            Self::Given(value, _) => Some(value),
-            Self::Absent | Self::Faulty => None,
-        }
-    }
-
-    pub(crate) fn as_given(&self) -> Option<&T> {
-        match self {
-            Self::Given(value, _) => Some(value),
-            Self::Absent | Self::Faulty => None,
-        }
-    }
-
-    pub(crate) fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent)
-    }
-
-    pub(crate) fn place(&self) -> Option<Place> {
-        match self {
-            Self::Given(_, place) => Some(place.clone()),
-            Self::Absent | Self::Faulty => None,
-        }
-    }
-
-    /// Takes `other` where nothing was given: what was given first wins.
-    pub(crate) fn fill(&mut self, other: Self) {
-        if self.is_absent() {
-            *self = other;
-        }
-    }
-
-    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
-        match self {
-            Self::Absent => Setting::Absent,
-            Self::Faulty => Setting::Faulty,
-            Self::Given(value, place) => Setting::Given(change(value), place),
-        }
-    }
-}
-
-impl<T> Default for Setting<T> {
-    fn default() -> Self {
-        Self::Absent
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
         FrontendMode, Hsts, Raw, RawBackend, RawFrontend, RawLimits, RawLog, RawServer, RawTls,
         RawUpstreamProxy, TlsMode,
     },
-    reader::Setting,
+    setting::Setting,
     source::{Place, Source},
     types::{BindHost, ByteSize, ServerName, TrustedPeer},
     units::{Count, HttpPort, TimeLimit},
@@ -96,13 +96,14 @@ fn server(raw: RawServer, protocol: Protocol, faults: &mut Faults, warnings: &mu
         Protocol::PlainHttp => (Ipv4Addr::LOCALHOST.into(), 7861, None, loopback()),
     };
     let http_place = raw.http_port.place().or_else(|| raw.port.place());
+    let known = !raw.http_port.is_faulty() && !raw.port.is_faulty();
     let port = raw.port.or(port);
     let mut http_port = raw.http_port.or(HttpPort(http_port)).0;
     if http_port.is_some() && protocol == Protocol::PlainHttp {
         let text = "`http_port` redirects to HTTPS, and without [tls] or --domain there is none";
         warnings.push(Warning::new(text, http_place));
         http_port = None;
-    } else if http_port == Some(port) && port != 0 {
+    } else if known && http_port == Some(port) && port != 0 {
         let reason = Reason::Rule("both listeners are on one port: `port` is HTTPS, `http_port` redirects");
         faults.add("server.http_port", reason, http_place);
     }

@@ -192,6 +192,21 @@ impl fmt::Debug for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_place_in_any_text_can_be_shown(
+            text in "[a-z=\"'@é\r\n\t ]{0,40}(uri_prefix|://)?[a-z=\"@é\r\n]{0,20}",
+            start in 0_usize..80,
+            length in 0_usize..80,
+            value in any::<bool>(),
+        ) {
+            let hide = if value { Hide::Value } else { Hide::Nothing };
+            let excerpt = Source::new("f", text).excerpt(&(start..start + length), hide);
+            prop_assert!(excerpt.line.get(excerpt.span).is_some());
+        }
+    }
 
     fn excerpt(text: &str, place: &str, hide: Hide) -> (usize, String, String) {
         let start = text.find(place).unwrap();

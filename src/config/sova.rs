@@ -9,7 +9,8 @@ use http::uri::{Authority, Scheme};
 
 use super::{
     raw::{FrontendMode, Raw},
-    reader::{Setting, Table},
+    reader::Table,
+    setting::Setting,
     types::{ByteSize, ServerName, UriPrefix},
     url::BackendUrl,
 };

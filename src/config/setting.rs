@@ -1,0 +1,69 @@
+//! A value that may have been given, on the command line or in a file.
+
+use super::source::Place;
+
+/// A key's value, and where it was given.
+#[derive(Debug, Default)]
+pub(crate) enum Setting<T> {
+    #[default]
+    Absent,
+    /// Given, but a fault that has been noted: no other fault follows from it.
+    Faulty,
+    Given(T, Place),
+}
+
+impl<T> Setting<T> {
+    /// The value, or `default` where there is none.
+    pub(crate) fn or(self, default: T) -> T {
+        self.given().unwrap_or(default)
+    }
+
+    /// The value, or the type's own default.
+    pub(crate) fn or_default(self) -> T
+    where
+        T: Default,
+    {
+        self.given().unwrap_or_default()
+    }
+
+    /// The value, if there is a good one.
+    pub(crate) fn given(self) -> Option<T> {
+        match self {
+            Self::Given(value, _) => Some(value),
+            Self::Absent | Self::Faulty => None,
+        }
+    }
+
+    /// The same, without taking it out.
+    pub(crate) fn as_given(&self) -> Option<&T> {
+        match self {
+            Self::Given(value, _) => Some(value),
+            Self::Absent | Self::Faulty => None,
+        }
+    }
+
+    /// Whether nobody gave it, not even wrongly.
+    pub(crate) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// Whether it was given, but wrongly.
+    pub(crate) fn is_faulty(&self) -> bool {
+        matches!(self, Self::Faulty)
+    }
+
+    /// Where a good value was given.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self {
+            Self::Given(_, place) => Some(place.clone()),
+            Self::Absent | Self::Faulty => None,
+        }
+    }
+
+    /// Takes `other` where nothing was given: what was given first wins.
+    pub(crate) fn fill(&mut self, other: Self) {
+        if self.is_absent() {
+            *self = other;
+        }
+    }
+}
