@@ -132,13 +132,13 @@ impl Entry {
         let (status, ms) = (status.as_u16(), format_args!("{ms:.1}"));
         match &self.failure {
             Some((Origin::Relay | Origin::Backend, error)) => {
-                tracing::warn!(%client, %method, path, status, bytes, %ms, %rule, %end, error, "access");
+                tracing::warn!(%client, %method, %path, status, bytes, %ms, %rule, %end, error, "access");
             }
             _ if self.log == AccessLog::FailuresOnly => {}
             Some((Origin::Client, error)) => {
-                tracing::info!(%client, %method, path, status, bytes, %ms, %rule, %end, error, "access");
+                tracing::info!(%client, %method, %path, status, bytes, %ms, %rule, %end, error, "access");
             }
-            None => tracing::info!(%client, %method, path, status, bytes, %ms, %rule, %end, "access"),
+            None => tracing::info!(%client, %method, %path, status, bytes, %ms, %rule, %end, "access"),
         }
     }
 }

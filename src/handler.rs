@@ -1,6 +1,11 @@
 //! One request, top to bottom.
 
-use http::{Request, Response, header::STRICT_TRANSPORT_SECURITY, uri::Scheme};
+use http::{
+    Method, Request, Response,
+    header::{CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY},
+    uri::Scheme,
+};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::{
@@ -21,6 +26,7 @@ pub(crate) async fn handle(
     request: Request<Incoming>,
 ) -> Response<Logged> {
     let in_flight = connection.requests.begin();
+    let is_head = request.method() == Method::HEAD;
     let mut entry = Entry::new(
         site.access,
         connection.peer.ip().to_canonical(),
@@ -37,12 +43,27 @@ pub(crate) async fn handle(
         site.pages
             .respond(&error, target.as_ref().map(|target| target.path.decoded()))
     });
+    if is_head {
+        response = without_body(response);
+    }
     if let Some(hsts) = site.hsts.as_ref().filter(|_| connection.scheme == Scheme::HTTPS) {
         response
             .headers_mut()
             .insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
     entry.follow(response, in_flight)
+}
+
+/// A response to HEAD: the length that a GET would have, and no body. Over HTTP/2 hyper would send one.
+fn without_body(response: Response<Body>) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        parts
+            .headers
+            .entry(CONTENT_LENGTH)
+            .or_insert_with(|| length.into());
+    }
+    Response::from_parts(parts, Body::empty())
 }
 
 /// Decides, and does what was decided. An error comes with the target where there is one: it is shown in the

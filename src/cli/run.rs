@@ -19,10 +19,7 @@ pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
     };
     log::start(&config.log);
     for warning in warnings {
-        match warning.line() {
-            Some(line) => tracing::warn!(line, "{}", warning.text()),
-            None => tracing::warn!("{}", warning.text()),
-        }
+        tracing::warn!("{warning}");
     }
     match runtime() {
         Ok(runtime) => serve(&runtime, async { Relay::bind(config)?.run().await }),

@@ -485,11 +485,6 @@ uri_prefix = "your20charprefix"
                 5,
                 "a method is",
             ),
-            (
-                "[[paths]]\nprefix = '/a'\naction = 'block'\nmethods = []",
-                5,
-                "an empty list",
-            ),
         ] {
             assert_fault(&format!("version = 1\n{text}\n"), line, reason);
         }
@@ -636,6 +631,12 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
         let reached = rule("methods = ['GET']\naction = 'proxy'")
             + "[[paths]]\nprefix = '/ab'\naction = 'block'\n[[paths]]\nprefix = '/a/b'\naction = 'block'";
         assert!(with(&reached).is_empty());
+
+        let every = with(&rule("methods = []\naction = 'block'"));
+        assert!(
+            matches!(&every[..], [(Some(6), text)] if text.contains("every method")),
+            "{every:?}"
+        );
 
         let text = |warnings: Vec<(Option<usize>, String)>| {
             let text: Vec<_> = warnings.into_iter().map(|(_, text)| text).collect();

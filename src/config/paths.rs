@@ -82,6 +82,10 @@ pub(crate) fn rules(
     }
     for (number, rule) in rules.iter().enumerate() {
         let (prefix, methods) = &places[number];
+        if rule.methods.is_empty() && methods.is_some() {
+            let text = "an empty list means every method: leave the key out, or name methods";
+            warnings.push(Warning::new(text, methods.clone()));
+        }
         if leaves_head_open(rule, &rules) {
             warnings.push(Warning::new(
                 "this rule blocks GET and leaves HEAD open: add \"HEAD\" to its methods",
@@ -124,12 +128,7 @@ fn rule(entry: RawRule, uri_prefix: &UriPrefix, faults: &mut Faults) -> Option<R
         Setting::Faulty => None,
     };
     let methods = match methods {
-        // It could mean every method or none, and one of the two opens what was to be closed.
-        Setting::Given(methods, place) if methods.is_empty() => {
-            let reason = Reason::Rule("an empty list: name methods, or leave the key out for all of them");
-            faults.add("paths.methods", reason, Some(place));
-            None
-        }
+        // An empty list means every method, as it did to the original relay.
         Setting::Given(methods, _) => Some(methods.into_iter().map(|RuleMethod(method)| method).collect()),
         Setting::Absent => Some(Vec::new()),
         Setting::Faulty => None,

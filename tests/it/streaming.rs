@@ -17,7 +17,11 @@ const GROWTH: u64 = 8 * MIB;
 
 /// A relay with TLS before `backend`, that proxies everything.
 async fn relay(backend: &Backend) -> Relay {
-    Relay::builder().self_signed().backend(backend.address()).start().await
+    Relay::builder()
+        .self_signed()
+        .backend(backend.address())
+        .start()
+        .await
 }
 
 on_h1_and_h2! {
@@ -172,7 +176,11 @@ async fn a_64_mb_upload_takes_no_memory() {
         let (answer, ()) = tokio::join!(call.send(), sending);
         assert_eq!(answer.status, 200);
         assert_eq!(backend.last().length, 64 * MIB);
-        assert!(most - before < GROWTH, "{version:?}: {} KiB more", (most - before) / 1024);
+        assert!(
+            most - before < GROWTH,
+            "{version:?}: {} KiB more",
+            (most - before) / 1024
+        );
     }
 }
 
@@ -200,13 +208,20 @@ async fn a_1_gb_download_takes_no_memory() {
             }
         }
         assert_eq!(length, 512 * MIB);
-        assert!(most - before < GROWTH, "{version:?}: {} KiB more", (most - before) / 1024);
+        assert!(
+            most - before < GROWTH,
+            "{version:?}: {} KiB more",
+            (most - before) / 1024
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_holds_the_backend_back() {
-    let backend = Backend::builder().on("/download", |_| Reply::zeros(512 * MIB)).start().await;
+    let backend = Backend::builder()
+        .on("/download", |_| Reply::zeros(512 * MIB))
+        .start()
+        .await;
     let relay = relay(&backend).await;
     let before = relay.rss();
     let mut slow = Vec::new();
@@ -228,7 +243,10 @@ async fn a_client_that_does_not_read_holds_the_backend_back() {
 async fn a_thousand_streams_live_at_once() {
     const STREAMS: usize = 1000;
     raise_descriptor_limit();
-    let backend = Backend::builder().on("/events", |_| Reply::events()).start().await;
+    let backend = Backend::builder()
+        .on("/events", |_| Reply::events())
+        .start()
+        .await;
     let relay = Relay::builder()
         .self_signed()
         .backend(backend.address())
@@ -266,5 +284,9 @@ fn raise_descriptor_limit() {
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).unwrap();
     let enough = limit.maximum.is_none_or(|maximum| maximum >= 4096);
-    assert!(enough, "a thousand streams need 4096 descriptors, and only {:?} are allowed", limit.maximum);
+    assert!(
+        enough,
+        "a thousand streams need 4096 descriptors, and only {:?} are allowed",
+        limit.maximum
+    );
 }

@@ -173,7 +173,11 @@ impl Call<'_> {
         within(&what, async {
             let response = self.open().await;
             let (parts, body) = response.into_parts();
-            let body = body.collect().await.expect("the response ends cleanly").to_bytes();
+            let body = body
+                .collect()
+                .await
+                .expect("the response ends cleanly")
+                .to_bytes();
             Answer {
                 status: parts.status,
                 headers: parts.headers,
@@ -186,7 +190,9 @@ impl Call<'_> {
     /// Sends it and gives the response as soon as its head is there.
     pub(crate) async fn open(self) -> Response<Incoming> {
         let what = format!("{} {}", self.method, self.target);
-        self.try_open().await.unwrap_or_else(|error| panic!("{what}: {error:?}"))
+        self.try_open()
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error:?}"))
     }
 
     /// The same, where the exchange may fail.
@@ -281,6 +287,8 @@ impl http_body::Body for Fed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        self.0
+            .poll_recv(context)
+            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
     }
 }

@@ -57,7 +57,9 @@ impl Relay {
     pub(crate) fn with_args<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> RelayBuilder {
         let mut builder = Self::builder();
         builder.file = false;
-        builder.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        builder
+            .args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         builder
     }
 
@@ -163,7 +165,8 @@ impl RelayBuilder {
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         let text = arg.as_ref().to_str().unwrap();
-        self.args.push(text.replace("{dir}", self.dir.path().to_str().unwrap()).into());
+        self.args
+            .push(text.replace("{dir}", self.dir.path().to_str().unwrap()).into());
         self
     }
 
@@ -229,7 +232,14 @@ impl RelayBuilder {
         }
         command.args(&self.args);
         // The machine's own settings are no part of a test.
-        for variable in ["RUST_LOG", "STATE_DIRECTORY", "NOTIFY_SOCKET", "http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        for variable in [
+            "RUST_LOG",
+            "STATE_DIRECTORY",
+            "NOTIFY_SOCKET",
+            "http_proxy",
+            "HTTP_PROXY",
+            "ALL_PROXY",
+        ] {
             command.env_remove(variable);
         }
         (command, self.dir)
@@ -267,7 +277,9 @@ fn merge(base: &mut toml::Table, new: toml::Table) {
     for (key, value) in new {
         match (base.get_mut(&key), value) {
             (Some(toml::Value::Table(base)), toml::Value::Table(new)) => merge(base, new),
-            (Some(toml::Value::Array(base)), toml::Value::Array(new)) if new.iter().all(|item| item.is_table()) => {
+            (Some(toml::Value::Array(base)), toml::Value::Array(new))
+                if new.iter().all(|item| item.is_table()) =>
+            {
                 base.extend(new);
             }
             (_, value) => {
