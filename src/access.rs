@@ -13,8 +13,8 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use crate::{
     body::Body,
-    connection::InFlight,
     error::{BodyError, Origin, RequestError},
+    in_flight::InFlight,
 };
 
 /// Whether every request is logged, or only those that failed on our side.

@@ -1,9 +1,20 @@
 //! Who is asking: the connection's peer, or whom a trusted proxy speaks for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, uri::Scheme};
 use ipnet::IpNet;
+
+use crate::in_flight::Requests;
+
+/// What a request knows of the connection that it came on.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Who connected, or whom a trusted proxy's PROXY header names.
+    pub(crate) peer: SocketAddr,
+    pub(crate) scheme: Scheme,
+    pub(crate) requests: Requests,
+}
 
 /// The client of one request.
 #[derive(Clone, Debug, Eq, PartialEq)]

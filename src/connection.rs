@@ -20,25 +20,16 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use io::InFlight;
-
-use self::io::{ClientIo, Deadlines, Requests};
+use self::io::{ClientIo, Deadlines};
 use crate::{
     body::Body,
+    client::Connection,
     error::BodyError,
     handler,
+    in_flight::Requests,
     redirect::{self, Names},
     site::Sites,
 };
-
-/// What a request knows of the connection that it came on.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    /// Who connected, or whom a trusted proxy's PROXY header names.
-    pub(crate) peer: SocketAddr,
-    pub(crate) scheme: Scheme,
-    pub(crate) requests: Requests,
-}
 
 /// What a listener is for.
 #[derive(Clone)]

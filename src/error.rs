@@ -1,10 +1,10 @@
-//! What can go wrong with a request, and the one place where it becomes a response.
+//! What can go wrong with a request, and what the client is told of it.
 
 use std::{fmt, io};
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::StatusCode;
 
-use crate::{body::Body, config::UriPrefix, form::FormError, path::PathError};
+use crate::{form::FormError, path::PathError};
 
 /// Why a request is answered by the relay and not by whom it asked.
 #[derive(Debug)]
@@ -161,61 +161,10 @@ impl RequestError {
     }
 
     /// Whether the client is told in JSON wherever it asked: it met a rule, not a page.
-    fn is_of_a_rule(&self) -> bool {
+    pub(crate) fn is_of_a_rule(&self) -> bool {
         matches!(self, Self::Blocked | Self::ContentTooBig | Self::SizeUnknown)
             || matches!(self, Self::Form(_))
     }
-}
-
-/// How errors are shown: JSON for the API, the front end's own pages, or plain text.
-#[derive(Debug)]
-pub(crate) struct ErrorPages {
-    uri_prefix: UriPrefix,
-    /// Bodies of `400.html`, `404.html` … of the served directory.
-    pages: Vec<(StatusCode, bytes::Bytes)>,
-}
-
-impl ErrorPages {
-    pub(crate) fn new(uri_prefix: UriPrefix, pages: Vec<(StatusCode, bytes::Bytes)>) -> Self {
-        Self { uri_prefix, pages }
-    }
-
-    /// The response to `error` on the decoded `path` (`None`: it has no canonical form).
-    pub(crate) fn respond(&self, error: &RequestError, path: Option<&str>) -> Response<Body> {
-        let status = error.status();
-        let (content_type, body) = match path.and_then(|path| self.uri_prefix.strip(path)) {
-            Some(rest) if !error.is_of_a_rule() && !is_api(rest) => self.page(status, error.message()),
-            _ => (
-                "application/json",
-                format!("{{\"error\":\"{}\"}}", error.message()).into(),
-            ),
-        };
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        if let RequestError::Method { allow } = error {
-            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
-        }
-        if matches!(error, RequestError::Busy) {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-        }
-        let mut response = Response::new(Body::full(body));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        response
-    }
-
-    fn page(&self, status: StatusCode, message: &'static str) -> (&'static str, bytes::Bytes) {
-        match self.pages.iter().find(|(page, _)| *page == status) {
-            Some((_, page)) => ("text/html; charset=utf-8", page.clone()),
-            None => ("text/plain; charset=utf-8", message.into()),
-        }
-    }
-}
-
-/// At or below `/api/v1`.
-fn is_api(rest: &str) -> bool {
-    rest.strip_prefix("/api/v1")
-        .is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
 impl fmt::Display for RequestError {

@@ -11,8 +11,7 @@ use hyper::body::Incoming;
 use crate::{
     access::{Decider, Entry, Logged},
     body::Body,
-    client::Client,
-    connection::Connection,
+    client::{Client, Connection},
     error::RequestError,
     head::{self, Target},
     rules::{Action, ProxyPolicy},

@@ -59,10 +59,6 @@ impl Rules {
         Self(rules)
     }
 
-    pub(crate) fn as_slice(&self) -> &[Rule] {
-        &self.0
-    }
-
     /// The rule that decides `method` on `path`.
     pub(crate) fn decide(&self, method: &Method, path: &CanonicalPath) -> Decision<'_> {
         let rule = self

@@ -14,7 +14,7 @@ use crate::{
     access::AccessLog,
     client::Trust,
     config::{self, BackendUrl, ProxyUrl, UriPrefix},
-    error::ErrorPages,
+    error_pages::ErrorPages,
     frontend::{OutsidePrefix, StaticFiles},
     proxy::{
         Bounds, Upstream,

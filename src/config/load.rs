@@ -255,7 +255,8 @@ uri_prefix = "your20charprefix"
             panic!("another front end");
         };
         assert_eq!(directory, PathBuf::from("/opt/parley-relay/mura"));
-        assert_eq!(config.rules.as_slice().len(), 3);
+        let path = crate::path::CanonicalPath::parse("/").unwrap();
+        assert_eq!(config.rules.explain(&http::Method::GET, &path).len(), 3);
     }
 
     #[test]

@@ -3,14 +3,11 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll},
     time::Duration,
 };
 
+use crate::in_flight::Requests;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep},
@@ -30,44 +27,6 @@ pub(crate) struct Deadlines {
     pub(crate) head: Duration,
     /// Between two writes that the client takes.
     pub(crate) write: Duration,
-}
-
-/// The requests of one connection.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Requests(Arc<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    /// Heads that were read to their end.
-    begun: AtomicUsize,
-    /// Requests that are being answered.
-    in_flight: AtomicUsize,
-}
-
-/// One that is being answered, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct InFlight(Requests);
-
-impl Requests {
-    pub(crate) fn begin(&self) -> InFlight {
-        self.0.begun.fetch_add(1, Ordering::Relaxed);
-        self.0.in_flight.fetch_add(1, Ordering::AcqRel);
-        InFlight(self.clone())
-    }
-
-    fn begun(&self) -> usize {
-        self.0.begun.load(Ordering::Relaxed)
-    }
-
-    fn any(&self) -> bool {
-        self.0.in_flight.load(Ordering::Acquire) > 0
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// A connection to a client that ends by itself when nothing moves.
