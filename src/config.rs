@@ -1,18 +1,97 @@
 //! The configuration: typed, and valid by construction.
 //!
-//! [`raw`] mirrors the file, [`load`] turns it into a [`Config`] or reports every fault at once. A `Config`
+//! [`raw`] mirrors the file, [`load()`] turns it into a [`Config`] or reports every fault at once. A `Config`
 //! is taken apart when the relay is bound; no leaf function ever sees a whole one.
 
+pub(crate) mod error;
+mod flags;
+mod load;
+mod paths;
+mod raw;
+mod reader;
+mod resolve;
+mod source;
+mod sova;
 pub(crate) mod types;
+mod units;
+pub(crate) mod url;
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 use ipnet::IpNet;
 
-pub(crate) use types::{BackendUrl, ByteSize, FrontendUrl, ProxyUrl, Secret, ServerName, UriPrefix};
+pub(crate) use error::{ConfigError, Style, Warning};
+pub(crate) use flags::Flags;
+pub(crate) use load::load;
+pub(crate) use paths::METHODS;
+pub(crate) use types::{ByteSize, ServerName, UriPrefix};
+pub(crate) use url::{BackendUrl, Credentials, FrontendUrl, ProxyScheme, ProxyUrl};
 
 use crate::rules::Rules;
+
+/// A configuration, and what is hardly meant in it.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) config: Config,
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// What the process's surroundings say about defaults.
+#[derive(Clone, Debug)]
+pub(crate) struct Environment {
+    /// `$STATE_DIRECTORY`, which systemd gives: a colon-separated list.
+    pub(crate) state_directory: Option<OsString>,
+    pub(crate) user: User,
+    /// `$XDG_DATA_HOME`.
+    pub(crate) data_home: Option<PathBuf>,
+    /// `$HOME`.
+    pub(crate) home: Option<PathBuf>,
+    /// Where a default install of the backend has its config.
+    pub(crate) sova: PathBuf,
+}
+
+/// Who runs the relay.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum User {
+    Root,
+    Other,
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub(crate) fn of_process() -> Self {
+        Self {
+            state_directory: std::env::var_os("STATE_DIRECTORY"),
+            user: if rustix::process::geteuid().is_root() {
+                User::Root
+            } else {
+                User::Other
+            },
+            data_home: std::env::var_os("XDG_DATA_HOME").map(PathBuf::from),
+            home: std::env::var_os("HOME").map(PathBuf::from),
+            sova: "/opt/parley-chat/config.toml".into(),
+        }
+    }
+
+    /// Where keys and certificates are kept when nobody says where.
+    pub(crate) fn storage(&self) -> PathBuf {
+        const NAME: &str = "parley-relay";
+        if let Some(list) = &self.state_directory
+            && let Some(first) = std::env::split_paths(list).find(|path| path.is_absolute())
+        {
+            return first;
+        }
+        // The XDG base directory specification: a relative path is to be ignored.
+        let data_home = self.data_home.clone().filter(|path| path.is_absolute());
+        let home = self.home.as_ref().filter(|path| path.is_absolute());
+        match (self.user, data_home, home) {
+            (User::Other, Some(data_home), _) => data_home.join(NAME),
+            (User::Other, None, Some(home)) => home.join(".local/share").join(NAME),
+            (User::Root, _, _) | (User::Other, None, None) => PathBuf::from("/var/lib").join(NAME),
+        }
+    }
+}
 
 /// Everything that can be configured.
 #[derive(Debug)]
@@ -150,4 +229,38 @@ pub(crate) struct Log {
 pub(crate) enum LogFormat {
     Text,
     Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_storage_directory_is_systemds_the_systems_or_the_users() {
+        let other = Environment {
+            state_directory: None,
+            user: User::Other,
+            data_home: None,
+            home: Some("/home/a".into()),
+            sova: PathBuf::new(),
+        };
+        let root = Environment {
+            user: User::Root,
+            ..other.clone()
+        };
+        let storage = |environment: Environment| environment.storage().display().to_string();
+        assert_eq!(storage(root.clone()), "/var/lib/parley-relay");
+        assert_eq!(storage(other.clone()), "/home/a/.local/share/parley-relay");
+        let data_home = |path: &str| Environment {
+            data_home: Some(path.into()),
+            ..other.clone()
+        };
+        assert_eq!(storage(data_home("/data")), "/data/parley-relay");
+        assert_eq!(storage(data_home("data")), "/home/a/.local/share/parley-relay");
+        let systemd = Environment {
+            state_directory: Some("/var/lib/a:/var/lib/b".into()),
+            ..root
+        };
+        assert_eq!(storage(systemd), "/var/lib/a");
+    }
 }

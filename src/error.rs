@@ -43,8 +43,8 @@ pub(crate) enum RequestError {
     Busy,
     /// A front-end file that is there could not be read.
     File(io::Error),
-    /// The backend switched protocols but the client's connection could not follow.
-    Upgrade(&'static str),
+    /// The backend's response contradicts itself or the request; the text says how.
+    BadResponse(&'static str),
 }
 
 /// Why there is no connection to an origin.
@@ -85,6 +85,17 @@ pub(crate) enum BodyError {
     File(io::Error),
 }
 
+impl BodyError {
+    /// Whose fault it is.
+    pub(crate) fn origin(&self) -> Origin {
+        match self {
+            Self::Client(_) | Self::TooBig | Self::Form(_) => Origin::Client,
+            Self::Backend(_) | Self::Idle => Origin::Backend,
+            Self::File(_) => Origin::Relay,
+        }
+    }
+}
+
 impl RequestError {
     /// The status that the client gets.
     pub(crate) fn status(&self) -> StatusCode {
@@ -99,7 +110,7 @@ impl RequestError {
             Self::BodyTooBig | Self::ContentTooBig => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Connect(ConnectError::Timeout) | Self::ResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::SizeUnknown | Self::Connect(_) | Self::Exchange(_) | Self::Upgrade(_) => {
+            Self::SizeUnknown | Self::Connect(_) | Self::Exchange(_) | Self::BadResponse(_) => {
                 StatusCode::BAD_GATEWAY
             }
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -120,7 +131,7 @@ impl RequestError {
             Self::BodyTooBig | Self::ContentTooBig => "content too big",
             Self::BodyTimeout => "request timeout",
             Self::Connect(ConnectError::Timeout) | Self::ResponseTimeout => "backend timeout",
-            Self::Connect(_) | Self::Exchange(_) | Self::Upgrade(_) => "backend unavailable",
+            Self::Connect(_) | Self::Exchange(_) | Self::BadResponse(_) => "backend unavailable",
             Self::Busy => "server busy",
             Self::File(_) => "internal server error",
         }
@@ -145,7 +156,7 @@ impl RequestError {
             | Self::Connect(_)
             | Self::Exchange(_)
             | Self::ResponseTimeout
-            | Self::Upgrade(_) => Origin::Backend,
+            | Self::BadResponse(_) => Origin::Backend,
         }
     }
 
@@ -211,7 +222,7 @@ impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Path(error) => error.fmt(f),
-            Self::Head(reason) | Self::Upgrade(reason) => f.write_str(reason),
+            Self::Head(reason) | Self::BadResponse(reason) => f.write_str(reason),
             Self::Method { .. } => f.write_str("the method is not allowed here"),
             Self::Expectation => f.write_str("an expectation other than 100-continue"),
             Self::Blocked => f.write_str("blocked by a rule"),

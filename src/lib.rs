@@ -1,13 +1,57 @@
 //! The TLS edge of a Parley Chat server.
+//!
+//! A request's way, from the socket to the backend and back:
+//!
+//! ```text
+//! listener::accept → connection (PROXY header, TLS, h1 | h2) → handler
+//!     → head (one host, one framing) → path (canonical) → rules.decide
+//!     → Block | Redirect | proxy.forward | frontend.serve → access (counted, logged at its end)
+//! ```
+//!
+//! Deciding (`path`, `rules`, `head`, `client`, `form`, `proxy::headers`) is pure; the tasks around it are
+//! thin. `relay` owns every task that lives long, `site` is what one configuration makes of requests.
 
+mod access;
 mod body;
+mod cli;
+mod client;
 mod config;
+mod connection;
+mod demo;
 mod error;
 mod form;
+mod frontend;
+mod handler;
+mod head;
+mod listener;
+mod log;
 mod path;
+mod proxy;
+mod redact;
+mod redirect;
+mod relay;
 mod rules;
+mod signal;
+mod site;
+mod storage;
+mod tls;
 
-/// Runs the command line.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::process::ExitCode;
+
+use cli::{Cli, Command};
+
+/// Does what the command line says, and gives the exit code: 64 for usage, 78 for a bad configuration or a
+/// port that cannot be had, 70 for what should not happen.
+pub fn main() -> ExitCode {
+    tls::install_provider();
+    match Cli::parse_args() {
+        Err(code) => code,
+        Ok(Cli { command }) => match command {
+            Command::Run(arguments) => cli::run::run(&arguments),
+            Command::Check(arguments) => cli::check::run(arguments),
+            Command::Explain(arguments) => cli::explain::run(&arguments),
+            Command::Demo(arguments) => cli::demo::run(&arguments),
+            Command::Ca(arguments) => cli::ca::run(&arguments),
+        },
+    }
 }

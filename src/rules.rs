@@ -4,7 +4,7 @@ pub(crate) mod pattern;
 
 use http::{HeaderValue, Method, StatusCode};
 
-pub(crate) use pattern::{Pattern, PatternError};
+pub(crate) use pattern::Pattern;
 
 use crate::path::CanonicalPath;
 

@@ -1,8 +1,12 @@
 //! The config's own types: each can only be made of text that means one.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
-use http::uri::{Authority, Scheme};
+use ipnet::IpNet;
 
 /// A number of bytes. In a file: a bare number, or a string with the unit `B`, `KiB`, `MiB` or `GiB`.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -11,7 +15,7 @@ pub(crate) struct ByteSize(pub(crate) u64);
 /// The secret first path segment, as a path: empty, or `/` and one segment.
 ///
 /// `Debug` does not show it: who knows it can reach the server.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, Default, Eq, PartialEq)]
 pub(crate) struct UriPrefix(Box<str>);
 
 /// Why a text is no secret prefix.
@@ -40,6 +44,14 @@ impl UriPrefix {
     pub(crate) fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix(&*self.0)
             .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl FromStr for UriPrefix {
+    type Err = UriPrefixError;
+
+    fn from_str(text: &str) -> Result<Self, UriPrefixError> {
+        Self::new(text)
     }
 }
 
@@ -154,45 +166,61 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The backend: `http://` or `https://`, a host, a port, and nothing else.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct BackendUrl {
-    pub(crate) scheme: Scheme,
-    /// Host and port, the port always given.
-    pub(crate) authority: Authority,
-}
-
-/// Where a forwarded front end lies: an origin, and perhaps a path that goes before the request's.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct FrontendUrl {
-    pub(crate) origin: BackendUrl,
-    /// Empty, or beginning with `/` and not ending in one.
-    pub(crate) base: Box<str>,
-}
-
-/// A proxy on the way to the backend.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct ProxyUrl {
-    pub(crate) scheme: ProxyScheme,
-    /// Host and port, the port always given.
-    pub(crate) authority: Authority,
-    pub(crate) credentials: Option<Credentials>,
-}
-
-/// How a proxy is spoken to.
+/// The address to bind: an IP address, or `localhost` for 127.0.0.1.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum ProxyScheme {
-    /// Absolute-form requests for `http://` backends, CONNECT for `https://`.
-    Http,
-    /// SOCKS5; names are resolved here.
-    Socks5,
-    /// SOCKS5; names are resolved by the proxy.
-    Socks5h,
+pub(crate) struct BindHost(pub(crate) IpAddr);
+
+/// Why a text is no address to bind.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct BindHostError;
+
+impl FromStr for BindHost {
+    type Err = BindHostError;
+
+    fn from_str(text: &str) -> Result<Self, BindHostError> {
+        if text.eq_ignore_ascii_case("localhost") {
+            return Ok(Self(Ipv4Addr::LOCALHOST.into()));
+        }
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(text);
+        bare.parse().map(Self).map_err(|_| BindHostError)
+    }
 }
 
-/// A proxy's user and password, percent-decoded.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Credentials {
-    pub(crate) user: String,
-    pub(crate) password: Secret,
+impl fmt::Display for BindHostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an IP address to listen on, or `localhost`; `::` is every address of the machine")
+    }
 }
+
+impl std::error::Error for BindHostError {}
+
+/// Peers that are trusted: a network in CIDR notation, or one address.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct TrustedPeer(pub(crate) IpNet);
+
+/// Why a text is neither.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct TrustedPeerError;
+
+impl FromStr for TrustedPeer {
+    type Err = TrustedPeerError;
+
+    fn from_str(text: &str) -> Result<Self, TrustedPeerError> {
+        let network = text.parse::<IpNet>().map(|network| network.trunc());
+        network
+            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+            .map(Self)
+            .map_err(|_| TrustedPeerError)
+    }
+}
+
+impl fmt::Display for TrustedPeerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("neither an IP address nor a network such as 10.0.0.0/8")
+    }
+}
+
+impl std::error::Error for TrustedPeerError {}

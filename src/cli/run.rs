@@ -1,0 +1,51 @@
+//! `run`, the default: serve until a signal ends it.
+
+use std::process::ExitCode;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_INTERNAL};
+use crate::{
+    config::Loaded,
+    log,
+    relay::{Ended, Relay, StartError},
+};
+
+/// Serves what the file and the flags say.
+pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
+    let Loaded { config, warnings } = match arguments.load() {
+        Ok(loaded) => loaded,
+        Err(error) => return super::refuse(&error),
+    };
+    log::start(&config.log);
+    for warning in warnings {
+        match warning.line() {
+            Some(line) => tracing::warn!(line, "{}", warning.text()),
+            None => tracing::warn!("{}", warning.text()),
+        }
+    }
+    match runtime() {
+        Ok(runtime) => serve(&runtime, async { Relay::bind(config)?.run().await }),
+        Err(code) => code,
+    }
+}
+
+/// A worker for each core.
+pub(super) fn runtime() -> Result<Runtime, ExitCode> {
+    Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        tracing::error!(%error, "the runtime cannot be started");
+        ExitCode::from(EXIT_INTERNAL)
+    })
+}
+
+/// Runs a relay to its end, and tells how it ended.
+pub(super) fn serve(runtime: &Runtime, relay: impl Future<Output = Result<Ended, StartError>>) -> ExitCode {
+    match runtime.block_on(relay) {
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::Broken) => ExitCode::from(EXIT_INTERNAL),
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}

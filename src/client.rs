@@ -1,0 +1,137 @@
+//! Who is asking: the connection's peer, or whom a trusted proxy speaks for.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, uri::Scheme};
+use ipnet::IpNet;
+
+/// The client of one request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
+    /// How the client speaks to the first of the proxies.
+    pub(crate) scheme: Scheme,
+}
+
+/// Which peers are believed, and in which header.
+#[derive(Clone, Debug)]
+pub(crate) struct Trust {
+    proxies: Box<[IpNet]>,
+    header: HeaderName,
+}
+
+impl Trust {
+    pub(crate) fn new(proxies: Vec<IpNet>, header: HeaderName) -> Self {
+        Self {
+            proxies: proxies.into(),
+            header,
+        }
+    }
+
+    /// Whether a peer may speak for others.
+    pub(crate) fn believes(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.proxies.iter().any(|net| net.contains(&peer))
+    }
+
+    /// The client of a request that came from `peer` over a connection of `scheme`.
+    ///
+    /// SECURITY: only a trusted peer is believed, and only in the one header that is configured; a list is
+    /// read from the right, since all that is left of the last untrusted address may be made up (attacks.md
+    /// H2).
+    pub(crate) fn client(&self, peer: IpAddr, scheme: &Scheme, headers: &HeaderMap) -> Client {
+        let peer = peer.to_canonical();
+        if !self.believes(peer) {
+            return Client {
+                address: peer,
+                scheme: scheme.clone(),
+            };
+        }
+        let scheme = match headers.get("x-forwarded-proto").map(|value| value.as_bytes()) {
+            Some(b"https") => Scheme::HTTPS,
+            Some(b"http") => Scheme::HTTP,
+            _ => scheme.clone(),
+        };
+        Client {
+            address: self.spoken_for(headers).unwrap_or(peer),
+            scheme,
+        }
+    }
+
+    /// The rightmost address that is no trusted proxy itself; with nothing but proxies the leftmost of them.
+    fn spoken_for(&self, headers: &HeaderMap) -> Option<IpAddr> {
+        let values: Vec<&str> = headers
+            .get_all(&self.header)
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .collect();
+        let mut last = None;
+        for entry in values.iter().rev().flat_map(|value| value.rsplit(',')) {
+            // An entry that is no address ends what can be believed.
+            let address: IpAddr = entry.trim().parse().ok()?;
+            let address = address.to_canonical();
+            last = Some(address);
+            if !self.believes(address) {
+                break;
+            }
+        }
+        last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn trust(header: &'static str) -> Trust {
+        let nets = ["127.0.0.0/8", "10.0.0.0/8"].map(|net| net.parse().unwrap());
+        Trust::new(nets.to_vec(), HeaderName::from_static(header))
+    }
+
+    fn client_of(peer: &str, header: &'static str, values: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header, HeaderValue::from_str(value).unwrap());
+        }
+        trust(header)
+            .client(peer.parse().unwrap(), &Scheme::HTTP, &headers)
+            .address
+            .to_string()
+    }
+
+    #[test]
+    fn h2_a_stranger_is_not_believed() {
+        assert_eq!(
+            client_of("192.0.2.1", "x-forwarded-for", &["6.6.6.6"]),
+            "192.0.2.1"
+        );
+    }
+
+    #[test]
+    fn h2_a_list_is_read_from_the_right() {
+        let of = |values: &[&str]| client_of("::ffff:127.0.0.1", "x-forwarded-for", values);
+        assert_eq!(of(&["6.6.6.6, 192.0.2.9"]), "192.0.2.9");
+        assert_eq!(of(&["6.6.6.6, 192.0.2.9, 10.0.0.1"]), "192.0.2.9");
+        assert_eq!(of(&["6.6.6.6", "192.0.2.9"]), "192.0.2.9");
+        assert_eq!(of(&["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
+        assert_eq!(of(&[]), "127.0.0.1");
+        assert_eq!(of(&["6.6.6.6, junk"]), "127.0.0.1");
+    }
+
+    #[test]
+    fn h2_only_the_configured_header_counts() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", HeaderValue::from_static("6.6.6.6"));
+        headers.insert("cf-connecting-ip", HeaderValue::from_static("192.0.2.9"));
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+        let client = trust("cf-connecting-ip").client("10.1.1.1".parse().unwrap(), &Scheme::HTTP, &headers);
+        assert_eq!(
+            client,
+            Client {
+                address: "192.0.2.9".parse().unwrap(),
+                scheme: Scheme::HTTPS
+            }
+        );
+    }
+}

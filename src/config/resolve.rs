@@ -1,0 +1,316 @@
+//! From what was written to a [`Config`]: defaults, and keys that go together or do not.
+
+use std::{
+    fs, io,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::HeaderName;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{
+    Backend, CertificateSource, Config, Environment, Frontend, Limits, Loaded, Log, LogFormat, Server,
+    Timeouts, Tls, UnknownNames, Warning,
+    error::{Faults, Reason},
+    paths,
+    raw::{
+        FrontendMode, Hsts, Raw, RawBackend, RawFrontend, RawLimits, RawLog, RawServer, RawTls,
+        RawUpstreamProxy, TlsMode,
+    },
+    reader::Setting,
+    source::{Place, Source},
+    types::{BindHost, ByteSize, ServerName, TrustedPeer},
+    units::{Count, HttpPort, TimeLimit},
+    url::ProxyUrl,
+};
+
+/// What the main listener speaks: many defaults depend on it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Protocol {
+    Https,
+    /// For use behind another proxy.
+    PlainHttp,
+}
+
+/// Makes the configuration; where a fault is noted, what is made is of no use.
+///
+/// `source` is the file, where there is one: without `[[paths]]` it is taken at its word, and flags alone get
+/// the backend's own routes.
+pub(crate) fn resolve(
+    raw: Raw,
+    source: Option<Arc<Source>>,
+    environment: &Environment,
+    faults: &mut Faults,
+    mut warnings: Vec<Warning>,
+) -> Loaded {
+    let Raw {
+        version: _,
+        uri_prefix,
+        server,
+        tls,
+        backend,
+        upstream_proxy,
+        frontend,
+        limits,
+        log,
+        paths: entries,
+    } = raw;
+    let uri_prefix = uri_prefix.or_default();
+    let protocol = match &tls {
+        Some(tls) if tls.mode.as_given() != Some(&TlsMode::Off) => Protocol::Https,
+        Some(_) | None => Protocol::PlainHttp,
+    };
+    let rules = match (entries, source) {
+        (Setting::Given(entries, _), _) if !entries.is_empty() => {
+            paths::rules(entries, &uri_prefix, faults, &mut warnings)
+        }
+        (Setting::Given(..) | Setting::Absent, Some(source)) => {
+            let text = "the file has no [[paths]]: everything goes to the front end";
+            warnings.push(Warning::new(text, Some(Place::File(source))));
+            paths::rules(Vec::new(), &uri_prefix, faults, &mut warnings)
+        }
+        (Setting::Given(..) | Setting::Absent | Setting::Faulty, _) => paths::default_rules(&uri_prefix),
+    };
+    let config = Config {
+        server: self::server(server, protocol, faults, &mut warnings),
+        tls: tls
+            .filter(|_| protocol == Protocol::Https)
+            .map(|tls| self::tls(tls, environment, faults)),
+        backend: self::backend(backend, faults),
+        upstream_proxy: self::upstream_proxy(upstream_proxy, faults),
+        frontend: self::frontend(frontend, faults, &mut warnings),
+        limits: self::limits(limits, faults),
+        log: self::log(log),
+        uri_prefix,
+        rules,
+    };
+    Loaded { config, warnings }
+}
+
+fn server(raw: RawServer, protocol: Protocol, faults: &mut Faults, warnings: &mut Vec<Warning>) -> Server {
+    let (host, port, http_port, trusted) = match protocol {
+        Protocol::Https => (Ipv6Addr::UNSPECIFIED.into(), 443, Some(80), Vec::new()),
+        Protocol::PlainHttp => (Ipv4Addr::LOCALHOST.into(), 7861, None, loopback()),
+    };
+    let http_place = raw.http_port.place().or_else(|| raw.port.place());
+    let port = raw.port.or(port);
+    let mut http_port = raw.http_port.or(HttpPort(http_port)).0;
+    if http_port.is_some() && protocol == Protocol::PlainHttp {
+        let text = "`http_port` redirects to HTTPS, and without [tls] or --domain there is none";
+        warnings.push(Warning::new(text, http_place));
+        http_port = None;
+    } else if http_port == Some(port) && port != 0 {
+        let reason = Reason::Rule("both listeners are on one port: `port` is HTTPS, `http_port` redirects");
+        faults.add("server.http_port", reason, http_place);
+    }
+    let trusted_proxies: Vec<IpNet> = match raw.trusted_proxies {
+        Setting::Given(peers, _) => peers.into_iter().map(|TrustedPeer(network)| network).collect(),
+        Setting::Absent | Setting::Faulty => trusted,
+    };
+    let proxy_place = raw.proxy_protocol.place();
+    let proxy_protocol = raw.proxy_protocol.or(false);
+    if proxy_protocol && trusted_proxies.is_empty() {
+        let text =
+            "`proxy_protocol` has no effect: it is read from `trusted_proxies` alone, and there are none";
+        warnings.push(Warning::new(text, proxy_place));
+    }
+    Server {
+        host: raw.host.or(BindHost(host)).0,
+        port,
+        http_port,
+        max_content_length: raw.max_content_length.or(ByteSize(64 << 20)),
+        trusted_proxies,
+        client_ip_header: raw
+            .client_ip_header
+            .or(HeaderName::from_static("x-forwarded-for")),
+        proxy_protocol,
+    }
+}
+
+/// 127.0.0.0/8 and ::1: whoever runs there is another proxy on this machine.
+fn loopback() -> Vec<IpNet> {
+    vec![
+        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
+        Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
+    ]
+}
+
+fn tls(raw: RawTls, environment: &Environment, faults: &mut Faults) -> Tls {
+    let files = certificate_files(&raw, faults);
+    let certificates = match (raw.mode.as_given(), files) {
+        (Some(TlsMode::Auto | TlsMode::Files) | None, Some(files)) => files,
+        (Some(TlsMode::Files), None) => {
+            if raw.cert.is_absent() && raw.key.is_absent() {
+                let reason = Reason::Rule("mode `files` needs `cert` and `key`");
+                faults.add("tls.mode", reason, raw.mode.place());
+            }
+            CertificateSource::LocalCa
+        }
+        (Some(TlsMode::Auto | TlsMode::SelfSigned | TlsMode::Off) | None, _) => CertificateSource::LocalCa,
+    };
+    let no_names = match &raw.domains {
+        Setting::Absent => true,
+        Setting::Given(names, _) => names.is_empty(),
+        Setting::Faulty => false,
+    };
+    let makes_certificates = matches!(raw.mode.as_given(), Some(TlsMode::SelfSigned))
+        || (matches!(raw.mode.as_given(), Some(TlsMode::Auto)) || raw.mode.is_absent())
+            && raw.cert.is_absent()
+            && raw.key.is_absent();
+    if no_names && makes_certificates {
+        let reason = Reason::Rule("give the names and addresses that the certificate is for");
+        let place = raw.domains.place().or(raw.mode.place()).or(raw.place);
+        faults.add("tls.domains", reason, place);
+    }
+    let mut names: Vec<ServerName> = Vec::new();
+    for name in raw.domains.or_default() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Tls {
+        names,
+        certificates,
+        storage: raw.storage.given().unwrap_or_else(|| environment.storage()),
+        unknown_names: raw.unknown_names.or(UnknownNames::Reject),
+        hsts: raw.hsts.or(Hsts(None)).0,
+    }
+}
+
+/// `cert` and `key`, when both are there and can be read.
+fn certificate_files(raw: &RawTls, faults: &mut Faults) -> Option<CertificateSource> {
+    readable(&raw.cert, "tls.cert", faults);
+    readable(&raw.key, "tls.key", faults);
+    match (&raw.cert, &raw.key) {
+        (Setting::Given(cert, _), Setting::Given(key, _)) => Some(CertificateSource::Files {
+            cert: cert.clone(),
+            key: key.clone(),
+        }),
+        (Setting::Given(_, place), Setting::Absent) => {
+            let reason = Reason::Rule("a certificate needs its `key`");
+            faults.add("tls.cert", reason, Some(place.clone()));
+            None
+        }
+        (Setting::Absent, Setting::Given(_, place)) => {
+            let reason = Reason::Rule("a key needs its `cert`");
+            faults.add("tls.key", reason, Some(place.clone()));
+            None
+        }
+        (Setting::Absent | Setting::Faulty, _) | (_, Setting::Faulty) => None,
+    }
+}
+
+/// Notes a fault when the file that a key names cannot be read.
+fn readable(setting: &Setting<PathBuf>, key: &'static str, faults: &mut Faults) {
+    let Setting::Given(path, place) = setting else {
+        return;
+    };
+    let open = || -> io::Result<()> {
+        // A directory can be opened, and the opening of a FIFO may wait for ever.
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is no regular file",
+            ));
+        }
+        fs::File::open(path).map(drop)
+    };
+    if let Err(error) = open() {
+        faults.add(key, Reason::NamedFile(error), Some(place.clone()));
+    }
+}
+
+fn backend(raw: RawBackend, faults: &mut Faults) -> Backend {
+    readable(&raw.ca_file, "backend.ca_file", faults);
+    Backend {
+        url: raw.url.or_default(),
+        ca_file: raw.ca_file.given(),
+        max_connections: raw.max_connections.or(Count(90)).0,
+        timeouts: Timeouts {
+            connect: seconds(raw.connect_timeout, 5),
+            response: seconds(raw.response_timeout, 60),
+            idle: seconds(raw.idle_timeout, 60),
+            queue: raw.queue_for.or(Duration::from_secs(10)),
+        },
+    }
+}
+
+fn seconds(setting: Setting<TimeLimit>, default: u64) -> Duration {
+    setting.or(TimeLimit(Duration::from_secs(default))).0
+}
+
+fn upstream_proxy(raw: RawUpstreamProxy, faults: &mut Faults) -> Option<ProxyUrl> {
+    let Setting::Given(true, place) = raw.enabled else {
+        return None;
+    };
+    if raw.url.is_absent() {
+        let reason = Reason::Rule("the proxy is enabled but has no `url`");
+        faults.add("upstream_proxy.enabled", reason, Some(place));
+    }
+    raw.url.given()
+}
+
+fn frontend(raw: RawFrontend, faults: &mut Faults, warnings: &mut Vec<Warning>) -> Frontend {
+    let place = raw.mode.place();
+    match raw.mode.or(FrontendMode::Serve) {
+        FrontendMode::Disabled => Frontend::Disabled,
+        FrontendMode::Forward => {
+            if raw.url.is_absent() {
+                let reason = Reason::Rule("mode `forward` needs a `url`");
+                faults.add("frontend.mode", reason, place);
+            }
+            raw.url.given().map_or(Frontend::Disabled, Frontend::Forward)
+        }
+        FrontendMode::Serve => {
+            let Setting::Given(directory, directory_place) = raw.directory else {
+                let text = "the front end has no `directory`: what no rule matches is not found";
+                warnings.push(Warning::new(text, place));
+                return Frontend::Disabled;
+            };
+            if !directory.is_dir() {
+                let text =
+                    "there is no such directory: until there is one, what no rule matches is not found";
+                warnings.push(Warning::new(text, Some(directory_place)));
+            }
+            Frontend::Serve {
+                directory,
+                excluded_paths: raw.excluded_paths.given().unwrap_or_else(|| {
+                    ["README.md", "LICENSE.md", ".nojekyll", ".git", "quickrun.js"]
+                        .map(String::from)
+                        .to_vec()
+                }),
+                only_below_prefix: raw.only_below_prefix.or(false),
+            }
+        }
+    }
+}
+
+fn limits(raw: RawLimits, faults: &mut Faults) -> Limits {
+    if let Setting::Given(size, place) = &raw.head_size
+        && !(8 << 10..=1 << 20).contains(&size.0)
+    {
+        // hyper reads heads into a buffer of at least 8 KiB, and panics when told otherwise.
+        let reason = Reason::Rule("it is a size from 8KiB to 1MiB");
+        faults.add("limits.head_size", reason, Some(place.clone()));
+    }
+    Limits {
+        connections: raw.connections.or(Count(10_000)).0,
+        handshake: seconds(raw.handshake, 5),
+        request_head: seconds(raw.request_head, 10),
+        idle_body: seconds(raw.idle_body, 60),
+        idle_connection: seconds(raw.idle_connection, 75),
+        head_size: raw.head_size.or(ByteSize(16 << 10)),
+        drain: raw.drain.or(Duration::from_secs(30)),
+    }
+}
+
+fn log(raw: RawLog) -> Log {
+    Log {
+        format: raw.format.or(LogFormat::Text),
+        level: raw.level.or(tracing::Level::INFO),
+        access: raw.access.or(true),
+    }
+}

@@ -1,0 +1,85 @@
+//! What the relay can learn from the backend's own config file.
+//!
+//! Sova's `config.toml` says under which prefix and address it listens, how large a body it takes, and whether
+//! it serves the front end itself. All of its other keys are its own affair.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use http::uri::{Authority, Scheme};
+
+use super::{
+    raw::{FrontendMode, Raw},
+    reader::{Setting, Table},
+    types::{ByteSize, ServerName, UriPrefix},
+    url::BackendUrl,
+};
+
+/// The keys of Sova's that matter here.
+pub(crate) struct Sova {
+    uri_prefix: Setting<UriPrefix>,
+    server: Server,
+    hosted: Setting<bool>,
+}
+
+#[derive(Default)]
+struct Server {
+    host: Setting<ServerName>,
+    port: Setting<u16>,
+    max_content_length: Setting<ByteSize>,
+}
+
+impl Sova {
+    pub(crate) fn read(table: &mut Table<'_, '_>) -> Self {
+        let server = table.table("server", |table| Server {
+            host: table.text("host"),
+            port: table.take("port"),
+            max_content_length: table.take("max_content_length"),
+        });
+        Self {
+            uri_prefix: table.text("uri_prefix"),
+            server: server.or_default(),
+            hosted: table.table("frontend", |table| table.take("hosted")).or_default(),
+        }
+    }
+
+    /// Fills in what neither a flag nor the relay's own file says.
+    pub(crate) fn apply(self, raw: &mut Raw) {
+        let Server {
+            host,
+            port,
+            max_content_length,
+        } = self.server;
+        raw.uri_prefix.fill(self.uri_prefix);
+        raw.server.max_content_length.fill(max_content_length);
+        if let Setting::Given(port, place) = port
+            && let Some(url) = url(host.given(), port)
+        {
+            raw.backend.url.fill(Setting::Given(url, place));
+        }
+        if let Setting::Given(hosted, place) = self.hosted
+            && raw.frontend.mode.is_absent()
+        {
+            if hosted {
+                raw.forward_frontend_to_backend(place);
+            } else {
+                raw.frontend.mode = Setting::Given(FrontendMode::Disabled, place);
+            }
+        }
+    }
+}
+
+/// The address to reach a backend at that listens on `host`.
+fn url(host: Option<ServerName>, port: u16) -> Option<BackendUrl> {
+    let host = match host {
+        Some(ServerName::Ip(IpAddr::V6(Ipv6Addr::UNSPECIFIED))) => ServerName::Ip(Ipv6Addr::LOCALHOST.into()),
+        None | Some(ServerName::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED))) => {
+            ServerName::Ip(Ipv4Addr::LOCALHOST.into())
+        }
+        Some(host @ (ServerName::Dns(_) | ServerName::Ip(_))) => host,
+    };
+    let authority: Authority = format!("{}:{port}", host.to_host()).parse().ok()?;
+    Some(BackendUrl {
+        scheme: Scheme::HTTP,
+        authority,
+    })
+}

@@ -1,0 +1,293 @@
+//! One client connection: PROXY protocol, TLS within its deadline, then HTTP until it ends or is drained.
+
+pub(crate) mod io;
+mod proxy_protocol;
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use http::{Request, Response, uri::Scheme};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::Instant,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use io::InFlight;
+
+use self::io::{ClientIo, Deadlines, Requests};
+use crate::{
+    body::Body,
+    error::BodyError,
+    handler,
+    redirect::{self, Names},
+    site::Sites,
+};
+
+/// What a request knows of the connection that it came on.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// Who connected, or whom a trusted proxy's PROXY header names.
+    pub(crate) peer: SocketAddr,
+    pub(crate) scheme: Scheme,
+    pub(crate) requests: Requests,
+}
+
+/// What a listener is for.
+#[derive(Clone)]
+pub(crate) enum Purpose {
+    Https {
+        acceptor: TlsAcceptor,
+        names: Names,
+    },
+    Http,
+    /// Port 80: everything is sent to `https_port`.
+    Redirect {
+        names: Names,
+        https_port: u16,
+    },
+}
+
+impl std::fmt::Display for Purpose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Https { .. } => "https",
+            Self::Http => "http",
+            Self::Redirect { .. } => "redirect",
+        })
+    }
+}
+
+/// How connections of a listener are served.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) purpose: Purpose,
+    pub(crate) sites: Sites,
+    pub(crate) deadlines: Deadlines,
+    /// From accept to the end of the TLS handshake.
+    pub(crate) handshake: Duration,
+    /// The largest request head, in bytes.
+    pub(crate) head_size: usize,
+    /// Whether trusted peers begin with a PROXY header.
+    pub(crate) proxy_protocol: ProxyProtocol,
+}
+
+/// Whether trusted peers speak the PROXY protocol.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ProxyProtocol {
+    Off,
+    FromTrusted,
+}
+
+/// Why a connection ended before its first request.
+#[derive(Debug)]
+pub(crate) enum ConnectionError {
+    Io(std::io::Error),
+    /// Not in time.
+    Handshake,
+    /// A trusted peer did not begin with a PROXY header.
+    ProxyHeader,
+}
+
+impl std::fmt::Display for ConnectionError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Handshake => f.write_str("no handshake in time"),
+            Self::ProxyHeader => f.write_str("a trusted peer sent no valid PROXY header"),
+        }
+    }
+}
+
+impl Service {
+    /// Serves one connection to its end. `drain` asks it to finish what it has and close.
+    pub(crate) async fn serve(&self, stream: TcpStream, peer: SocketAddr, drain: CancellationToken) {
+        if let Err(error) = self.serve_until_end(stream, peer, drain).await {
+            tracing::debug!(client = %peer.ip(), %error, "connection ended");
+        }
+    }
+
+    async fn serve_until_end(
+        &self,
+        mut stream: TcpStream,
+        mut peer: SocketAddr,
+        drain: CancellationToken,
+    ) -> Result<(), ConnectionError> {
+        stream.set_nodelay(true).map_err(ConnectionError::Io)?;
+        let deadline = Instant::now() + self.handshake;
+        let in_time = async {
+            if self.proxy_protocol == ProxyProtocol::FromTrusted
+                && self.sites.current().trust.believes(peer.ip())
+            {
+                peer = proxy_protocol::read(&mut stream).await?.unwrap_or(peer);
+            }
+            let Purpose::Https { acceptor, .. } = &self.purpose else {
+                return Ok(Opened::Plain(stream));
+            };
+            if speaks_http(&stream).await.map_err(ConnectionError::Io)? {
+                return Ok(Opened::Plain(stream));
+            }
+            let tls = acceptor.accept(stream).await.map_err(ConnectionError::Io)?;
+            Ok(Opened::Tls(Box::new(tls)))
+        };
+        let opened = tokio::time::timeout_at(deadline, in_time)
+            .await
+            .map_err(|_| ConnectionError::Handshake)??;
+        match (opened, &self.purpose) {
+            (Opened::Tls(tls), _) => {
+                let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+                let connection = self.connection(peer, Scheme::HTTPS);
+                if is_h2 {
+                    self.http2(tls, connection, drain).await
+                } else {
+                    self.http1(tls, connection, drain).await
+                }
+            }
+            (Opened::Plain(stream), Purpose::Http) => {
+                self.http1(stream, self.connection(peer, Scheme::HTTP), drain)
+                    .await;
+            }
+            (Opened::Plain(stream), Purpose::Redirect { names, https_port }) => {
+                self.redirect(stream, names, *https_port, drain).await;
+            }
+            (Opened::Plain(stream), Purpose::Https { names, .. }) => {
+                // Plain HTTP on the TLS port: the client is told where HTTPS is, on this very port.
+                let https_port = stream.local_addr().map_err(ConnectionError::Io)?.port();
+                self.redirect(stream, names, https_port, drain).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn connection(&self, peer: SocketAddr, scheme: Scheme) -> Arc<Connection> {
+        Arc::new(Connection {
+            peer,
+            scheme,
+            requests: Requests::default(),
+        })
+    }
+
+    async fn http1<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(ClientIo::new(stream, connection.requests.clone(), self.deadlines));
+        let serving = self
+            .http1_builder()
+            .serve_connection(io, self.handler(connection))
+            .with_upgrades();
+        let mut serving = pin!(serving);
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = drain.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        log_end(ended);
+    }
+
+    async fn http2<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let io = TokioIo::new(ClientIo::new(stream, connection.requests.clone(), self.deadlines));
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(128)
+            .max_header_list_size(u32::try_from(self.head_size).unwrap_or(u32::MAX))
+            .initial_stream_window_size(256 << 10)
+            .initial_connection_window_size(1 << 20)
+            .max_send_buf_size(128 << 10)
+            .keep_alive_interval(Duration::from_secs(30))
+            .keep_alive_timeout(Duration::from_secs(20));
+        let mut serving = pin!(builder.serve_connection(io, self.handler(connection)));
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = drain.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        log_end(ended);
+    }
+
+    async fn redirect(&self, stream: TcpStream, names: &Names, https_port: u16, drain: CancellationToken) {
+        let requests = Requests::default();
+        let io = TokioIo::new(ClientIo::new(stream, requests.clone(), self.deadlines));
+        let answer = service_fn(|request: Request<Incoming>| {
+            let _in_flight = requests.begin();
+            let (parts, _) = request.into_parts();
+            let response = redirect::answer(names, https_port, &parts);
+            async move { Ok::<Response<Body>, Infallible>(response) }
+        });
+        let mut serving = pin!(self.http1_builder().serve_connection(io, answer));
+        let ended = tokio::select! {
+            ended = &mut serving => ended,
+            () = drain.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
+        };
+        log_end(ended);
+    }
+
+    fn http1_builder(&self) -> http1::Builder {
+        let mut builder = http1::Builder::new();
+        // Heads and idle connections have their deadlines in `ClientIo`.
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(None)
+            .max_headers(100)
+            .max_header_size(self.head_size)
+            .max_buf_size(self.head_size.max(64 << 10));
+        builder
+    }
+
+    fn handler(
+        &self,
+        connection: Arc<Connection>,
+    ) -> impl hyper::service::Service<
+        Request<Incoming>,
+        Response = Response<crate::access::Logged>,
+        Error = Infallible,
+        Future: Send,
+    > + use<> {
+        let sites = self.sites.clone();
+        service_fn(move |request| {
+            let (site, connection) = (sites.current(), Arc::clone(&connection));
+            async move { Ok(handler::handle(&site, &connection, request).await) }
+        })
+    }
+}
+
+/// A connection that HTTP is spoken on.
+enum Opened {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+}
+
+/// Whether a client on the TLS port begins with a letter, as a method does and no TLS record.
+async fn speaks_http(stream: &TcpStream) -> std::io::Result<bool> {
+    let mut first = [0];
+    Ok(stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase())
+}
+
+/// The handler answers every error that a request can have; what is left is the connection's own end, and
+/// that is the client's business.
+fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        let of_body = std::error::Error::source(&error).is_some_and(|source| source.is::<BodyError>());
+        if !of_body {
+            tracing::debug!(error = %crate::error::Chain(&error), "connection ended");
+        }
+    }
+}

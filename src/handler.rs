@@ -1,0 +1,109 @@
+//! One request, top to bottom.
+
+use http::{Request, Response, header::STRICT_TRANSPORT_SECURITY, uri::Scheme};
+use hyper::body::Incoming;
+
+use crate::{
+    access::{Decider, Entry, Logged},
+    body::Body,
+    client::Client,
+    connection::Connection,
+    error::RequestError,
+    head::{self, Target},
+    rules::{Action, ProxyPolicy},
+    site::{Frontend, Site},
+};
+
+/// Answers a request, whatever it is, and follows its response to the last byte.
+pub(crate) async fn handle(
+    site: &Site,
+    connection: &Connection,
+    request: Request<Incoming>,
+) -> Response<Logged> {
+    let in_flight = connection.requests.begin();
+    let mut entry = Entry::new(
+        site.access,
+        connection.peer.ip().to_canonical(),
+        request.method().clone(),
+    );
+    let client = site
+        .trust
+        .client(connection.peer.ip(), &connection.scheme, request.headers());
+    entry.client(client.address);
+
+    let answer = respond(site, &client, request, &mut entry).await;
+    let mut response = answer.unwrap_or_else(|(error, target)| {
+        entry.failed(&error);
+        site.pages
+            .respond(&error, target.as_ref().map(|target| target.path.decoded()))
+    });
+    if let Some(hsts) = site.hsts.as_ref().filter(|_| connection.scheme == Scheme::HTTPS) {
+        response
+            .headers_mut()
+            .insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+    }
+    entry.follow(response, in_flight)
+}
+
+/// Decides, and does what was decided. An error comes with the target where there is one: it is shown in the
+/// way of the place that was asked for.
+async fn respond(
+    site: &Site,
+    client: &Client,
+    request: Request<Incoming>,
+    entry: &mut Entry,
+) -> Result<Response<Body>, (RequestError, Option<Target>)> {
+    let (parts, body) = request.into_parts();
+    let target = head::target(&parts).map_err(|error| (error, None))?;
+    let request = Request::from_parts(parts, body);
+    entry.path(|| site.redactor.target(&target));
+    let decision = site.rules.decide(request.method(), &target.path);
+    entry.decided(
+        decision
+            .rule
+            .map_or(Decider::Frontend, |(number, _)| Decider::Rule(number)),
+    );
+
+    let answer = match decision.rule.map(|(_, rule)| &rule.action) {
+        Some(Action::Block) => Err(RequestError::Blocked),
+        Some(Action::Redirect { target, code }) => Ok(redirect(target, *code)),
+        Some(Action::Proxy(policy)) => site.backend.forward(*policy, &target, client, request).await,
+        None => frontend(site, &target, client, request).await,
+    };
+    answer.map_err(|error| (error, Some(target)))
+}
+
+async fn frontend(
+    site: &Site,
+    target: &Target,
+    client: &Client,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, RequestError> {
+    match &site.frontend {
+        Frontend::Files(files) => {
+            files
+                .serve(request.method(), &target.path, request.headers())
+                .await
+        }
+        Frontend::Backend => {
+            site.backend
+                .forward(ProxyPolicy::default(), target, client, request)
+                .await
+        }
+        Frontend::Elsewhere(upstream) => {
+            upstream
+                .forward(ProxyPolicy::default(), target, client, request)
+                .await
+        }
+        Frontend::Disabled => Err(RequestError::NotFound),
+    }
+}
+
+fn redirect(target: &http::HeaderValue, code: http::StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = code;
+    response
+        .headers_mut()
+        .insert(http::header::LOCATION, target.clone());
+    response
+}

@@ -1,0 +1,201 @@
+//! A request's head, checked before anything is matched: one method that we know, one host, one framing.
+
+use http::{
+    Method, Version, header,
+    request::Parts,
+    uri::{Authority, Scheme},
+};
+
+use crate::{error::RequestError, path::CanonicalPath, proxy::headers::one_framing};
+
+/// The methods that are let in.
+pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// What a request asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(crate) path: CanonicalPath,
+    /// The raw query: what follows the `?`.
+    pub(crate) query: Option<Box<str>>,
+    /// The host that the client named; only HTTP/1.0 may name none.
+    pub(crate) host: Option<Authority>,
+}
+
+impl Target {
+    /// The path and query as they go upstream, behind `base`.
+    pub(crate) fn path_and_query(&self, base: &str) -> String {
+        let path = self.path.encoded();
+        match &self.query {
+            Some(query) => format!("{base}{path}?{query}"),
+            None => format!("{base}{path}"),
+        }
+    }
+}
+
+/// The target of a request whose head does not contradict itself.
+pub(crate) fn target(parts: &Parts) -> Result<Target, RequestError> {
+    if !is_known(&parts.method) {
+        return Err(RequestError::Method { allow: METHODS });
+    }
+    let host = host(parts)?;
+    one_framing(&parts.headers).map_err(RequestError::Head)?;
+    if let Some(expect) = parts.headers.get(header::EXPECT)
+        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
+    {
+        return Err(RequestError::Expectation);
+    }
+    let path = CanonicalPath::parse(parts.uri.path()).map_err(RequestError::Path)?;
+    Ok(Target {
+        path,
+        query: parts.uri.query().map(Box::from),
+        host,
+    })
+}
+
+fn is_known(method: &Method) -> bool {
+    [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ]
+    .contains(method)
+}
+
+/// The one host that `Host` and the target's authority agree on (attacks.md S10, D2).
+fn host(parts: &Parts) -> Result<Option<Authority>, RequestError> {
+    let mut lines = parts.headers.get_all(header::HOST).iter();
+    let line = lines.next();
+    if lines.next().is_some() {
+        return Err(RequestError::Head("more than one Host"));
+    }
+    let line = match line {
+        None => None,
+        Some(value) => Some(
+            Authority::try_from(value.as_bytes()).map_err(|_| RequestError::Head("a Host that is none"))?,
+        ),
+    };
+    if parts
+        .uri
+        .scheme()
+        .is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS)
+    {
+        return Err(RequestError::Head(
+            "a target of another scheme than http and https",
+        ));
+    }
+    let host = match (parts.uri.authority().cloned(), line) {
+        (Some(target), Some(line)) if target.as_str().eq_ignore_ascii_case(line.as_str()) => line,
+        (Some(_), Some(_)) => return Err(RequestError::Head("Host differs from the target's authority")),
+        (Some(target), None) if parts.version == Version::HTTP_2 => target,
+        (None, Some(line)) => line,
+        (None, None) if parts.version == Version::HTTP_10 => return Ok(None),
+        (_, None) => return Err(RequestError::Head("no Host")),
+    };
+    let user_info = host.as_str().contains('@');
+    let bad_port = host.as_str().len() != host.host().len() && host.port_u16().is_none();
+    if user_info || bad_port || host.host().is_empty() {
+        return Err(RequestError::Head("a Host that is none"));
+    }
+    Ok(Some(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn parts(version: Version, uri: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().version(version).uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn host_of(version: Version, uri: &str, headers: &[(&str, &str)]) -> Result<Option<String>, String> {
+        target(&parts(version, uri, headers))
+            .map(|target| target.host.map(|host| host.to_string()))
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn s10_one_host_that_is_one() {
+        let of = |uri, headers: &[_]| host_of(Version::HTTP_11, uri, headers);
+        assert_eq!(
+            of("/", &[("host", "a.example:8443")]),
+            Ok(Some("a.example:8443".into()))
+        );
+        assert_eq!(
+            of("http://a.example/", &[("host", "A.example")]),
+            Ok(Some("A.example".into()))
+        );
+        for headers in [
+            &[][..],
+            &[("host", "")],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "a/x?y@z")],
+            &[("host", "a, b")],
+            &[("host", "u@a")],
+            &[("host", "a:")],
+            &[("host", "a:x")],
+        ] {
+            assert!(of("/", headers).is_err(), "{headers:?}");
+        }
+        assert!(of("http://a.example/", &[("host", "b.example")]).is_err());
+        assert!(of("ftp://a.example/", &[("host", "a.example")]).is_err());
+    }
+
+    #[test]
+    fn s10_only_http_1_0_may_name_no_host() {
+        assert_eq!(host_of(Version::HTTP_10, "/", &[]), Ok(None));
+    }
+
+    #[test]
+    fn d2_authority_and_host_agree() {
+        let of = |uri, headers: &[_]| host_of(Version::HTTP_2, uri, headers);
+        assert_eq!(of("https://a.example/", &[]), Ok(Some("a.example".into())));
+        assert!(of("https://a.example/", &[("host", "b.example")]).is_err());
+        assert!(of("https://u@a.example/", &[]).is_err());
+        assert!(of("/", &[]).is_err());
+    }
+
+    #[test]
+    fn s2_s3_one_framing_header() {
+        let of = |headers: &[_]| host_of(Version::HTTP_11, "/", &[&[("host", "a")], headers].concat());
+        assert!(of(&[("content-length", "3")]).is_ok());
+        assert!(of(&[("transfer-encoding", "Chunked")]).is_ok());
+        assert!(of(&[("content-length", "3"), ("content-length", "3")]).is_err());
+        assert!(of(&[("content-length", "3"), ("transfer-encoding", "chunked")]).is_err());
+        assert!(of(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]).is_err());
+        assert!(of(&[("transfer-encoding", "gzip, chunked")]).is_err());
+    }
+
+    #[test]
+    fn s11_unknown_methods_are_not_let_in() {
+        for method in ["TRACE", "CONNECT", "PROPFIND", "get"] {
+            let mut parts = parts(Version::HTTP_11, "/", &[("host", "a")]);
+            parts.method = method.parse().unwrap();
+            assert!(
+                matches!(target(&parts), Err(RequestError::Method { .. })),
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn s14_no_expectation_but_100_continue() {
+        assert!(
+            host_of(
+                Version::HTTP_11,
+                "/",
+                &[("host", "a"), ("expect", "100-Continue")]
+            )
+            .is_ok()
+        );
+        assert!(host_of(Version::HTTP_11, "/", &[("host", "a"), ("expect", "200-ok")]).is_err());
+    }
+}

@@ -1,0 +1,255 @@
+//! Connections to one origin: bounded, kept while idle, handed on while there is a queue.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::egress::{Egress, Stream};
+use crate::{
+    body::Body,
+    error::{ConnectError, RequestError},
+};
+
+/// A connection that is given back takes at most this long to be ready for the next request: what is left of
+/// its own request body has to be written first.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// The connections to one origin.
+pub(crate) struct Pool {
+    egress: Egress,
+    /// One permit for each open socket, idle ones too.
+    sockets: Arc<Semaphore>,
+    shelf: Arc<Mutex<Shelf>>,
+    /// How long a request waits for a connection when all are taken.
+    queue_for: Duration,
+    /// Closes connections that nobody asked for in a while.
+    _sweeper: AbortOnDropHandle<()>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    /// The last one used is the first to be used again, so that the others can grow old.
+    idle: Vec<(SendRequest<Body>, Instant)>,
+    /// Requests that wait for any connection, in the order they came.
+    queue: VecDeque<oneshot::Sender<SendRequest<Body>>>,
+}
+
+/// A connection that is one request's, until it is dropped.
+pub(crate) struct Lease {
+    sender: Option<SendRequest<Body>>,
+    shelf: Arc<Mutex<Shelf>>,
+    age: Age,
+}
+
+/// Whether a connection has served before: then it may have been closed while nobody looked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Age {
+    Fresh,
+    Reused,
+}
+
+impl Pool {
+    /// At most `max_connections` sockets at once; idle ones are closed after `idle_for`.
+    pub(crate) fn new(
+        egress: Egress,
+        max_connections: usize,
+        idle_for: Duration,
+        queue_for: Duration,
+    ) -> Self {
+        let shelf = Arc::<Mutex<Shelf>>::default();
+        let sweeper = tokio::spawn(sweep(Arc::clone(&shelf), idle_for));
+        Self {
+            egress,
+            sockets: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
+            shelf,
+            queue_for,
+            _sweeper: AbortOnDropHandle::new(sweeper),
+        }
+    }
+
+    pub(crate) fn egress(&self) -> &Egress {
+        &self.egress
+    }
+
+    /// A connection: an idle one, a new one, or the first that another request gives back.
+    pub(crate) async fn lease(&self) -> Result<Lease, RequestError> {
+        if let Some(sender) = lock(&self.shelf).take_idle() {
+            return Ok(self.leased(sender, Age::Reused));
+        }
+        let permit = match Arc::clone(&self.sockets).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let given = lock(&self.shelf).enqueue();
+                tokio::select! {
+                    biased;
+                    Ok(sender) = given => return Ok(self.leased(sender, Age::Reused)),
+                    Ok(permit) = Arc::clone(&self.sockets).acquire_owned() => permit,
+                    () = tokio::time::sleep(self.queue_for) => return Err(RequestError::Busy),
+                }
+            }
+        };
+        self.connect(permit).await.map_err(RequestError::Connect)
+    }
+
+    /// A connection that nobody used before.
+    async fn connect(&self, permit: OwnedSemaphorePermit) -> Result<Lease, ConnectError> {
+        let stream = self.egress.connect().await?;
+        let socket = TokioIo::new(Socket {
+            stream,
+            _permit: permit,
+        });
+        let (sender, connection) = http1::Builder::new()
+            .max_headers(100)
+            .handshake(socket)
+            .await
+            .map_err(ConnectError::Http)?;
+        // Ends when the sender is dropped or the peer closes. Its error is told to the request that it hits.
+        tokio::spawn(async move { connection.with_upgrades().await.ok() });
+        Ok(self.leased(sender, Age::Fresh))
+    }
+
+    fn leased(&self, sender: SendRequest<Body>, age: Age) -> Lease {
+        Lease {
+            sender: Some(sender),
+            shelf: Arc::clone(&self.shelf),
+            age,
+        }
+    }
+}
+
+impl Lease {
+    pub(crate) fn age(&self) -> Age {
+        self.age
+    }
+
+    /// The connection itself.
+    pub(crate) fn sender(&mut self) -> &mut SendRequest<Body> {
+        // Taken in `drop` alone.
+        self.sender
+            .as_mut()
+            .expect("a lease holds its connection until it is dropped")
+    }
+}
+
+impl Drop for Lease {
+    /// Gives the connection back once its exchange is whole. One whose response was not read to its end is
+    /// closed by hyper, and never ready again.
+    fn drop(&mut self) {
+        let Some(mut sender) = self.sender.take() else {
+            return;
+        };
+        if sender.is_closed() {
+            return;
+        }
+        if sender.is_ready() {
+            lock(&self.shelf).put(sender);
+            return;
+        }
+        let shelf = Arc::clone(&self.shelf);
+        tokio::spawn(async move {
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, sender.ready()).await {
+                lock(&shelf).put(sender);
+            }
+        });
+    }
+}
+
+impl Shelf {
+    fn take_idle(&mut self) -> Option<SendRequest<Body>> {
+        while let Some((sender, _)) = self.idle.pop() {
+            if sender.is_ready() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn enqueue(&mut self) -> oneshot::Receiver<SendRequest<Body>> {
+        // Those that gave up are not taken out when they do.
+        self.queue.retain(|waiting| !waiting.is_closed());
+        let (give, given) = oneshot::channel();
+        self.queue.push_back(give);
+        given
+    }
+
+    fn put(&mut self, mut sender: SendRequest<Body>) {
+        while let Some(waiting) = self.queue.pop_front() {
+            match waiting.send(sender) {
+                Ok(()) => return,
+                // It got a connection in another way, or gave up.
+                Err(back) => sender = back,
+            }
+        }
+        self.idle.push((sender, Instant::now()));
+    }
+}
+
+async fn sweep(shelf: Arc<Mutex<Shelf>>, idle_for: Duration) {
+    let mut tick = tokio::time::interval(idle_for.min(Duration::from_secs(5)));
+    loop {
+        tick.tick().await;
+        lock(&shelf)
+            .idle
+            .retain(|(sender, since)| !sender.is_closed() && since.elapsed() < idle_for);
+    }
+}
+
+/// A panic cannot leave the shelf half changed: each change is one call on a collection.
+fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A socket that counts as open until it is really closed, after an upgrade too.
+struct Socket {
+    stream: Stream,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

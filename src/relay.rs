@@ -1,0 +1,265 @@
+//! Binds, runs and drains: the one owner of every long-lived task.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::HeaderValue;
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::Instant};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
+
+use crate::{
+    access::AccessLog,
+    client::Trust,
+    config::Config,
+    connection::{ProxyProtocol, Purpose, Service, io::Deadlines},
+    listener,
+    redirect::Names,
+    signal,
+    site::{Plan, Site, SiteError, Sites},
+    tls::{self, Keeper, TlsError},
+};
+
+/// A relay that is bound and about to run.
+pub(crate) struct Relay {
+    listeners: Vec<(TcpListener, Service)>,
+    keeper: Option<Keeper>,
+    /// One for each connection that may be open.
+    permits: Arc<Semaphore>,
+    /// Connections, and the tunnels that outlive their request.
+    connections: TaskTracker,
+    /// How long open requests may take once the drain has begun.
+    drain_for: Duration,
+}
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ended {
+    /// It was asked to, and every request was answered or had its time.
+    Drained,
+    /// A long-lived task ended: a listening socket broke, or a task panicked.
+    Broken,
+}
+
+/// Why a relay cannot start.
+#[derive(Debug)]
+pub(crate) enum StartError {
+    Bind {
+        host: IpAddr,
+        port: u16,
+        error: io::Error,
+    },
+    Tls(TlsError),
+    Site(SiteError),
+    /// The system lets no signal be received.
+    Signals(io::Error),
+}
+
+impl Relay {
+    /// Takes a configuration apart, opens certificates and binds every port: all that can fail at a start.
+    pub(crate) fn bind(config: Config) -> Result<Self, StartError> {
+        let Config {
+            uri_prefix,
+            server,
+            tls,
+            backend,
+            upstream_proxy,
+            frontend,
+            limits,
+            log,
+            rules,
+        } = config;
+        let connections = TaskTracker::new();
+        let plan = Plan {
+            uri_prefix,
+            rules,
+            backend,
+            upstream_proxy,
+            frontend,
+            trust: Trust::new(server.trusted_proxies, server.client_ip_header),
+            hsts: tls.as_ref().and_then(|tls| tls.hsts).map(hsts),
+            access: if log.access {
+                AccessLog::All
+            } else {
+                AccessLog::FailuresOnly
+            },
+            max_content_length: server.max_content_length.0,
+            idle_body: limits.idle_body,
+        };
+        let sites = Sites::new(Site::build(plan, &connections).map_err(StartError::Site)?);
+        let service = |purpose| Service {
+            purpose,
+            sites: sites.clone(),
+            deadlines: Deadlines {
+                idle: limits.idle_connection,
+                head: limits.request_head,
+                write: limits.idle_body,
+            },
+            handshake: limits.handshake,
+            head_size: usize::try_from(limits.head_size.0).unwrap_or(usize::MAX),
+            proxy_protocol: if server.proxy_protocol {
+                ProxyProtocol::FromTrusted
+            } else {
+                ProxyProtocol::Off
+            },
+        };
+        let bind = |port| {
+            let host = server.host;
+            listener::bind(host, port).map_err(|error| StartError::Bind { host, port, error })
+        };
+
+        let main = bind(server.port)?;
+        let mut listeners = Vec::new();
+        let keeper = match tls {
+            None => {
+                listeners.push((main, service(Purpose::Http)));
+                None
+            }
+            Some(tls) => {
+                let (certificates, keeper) = Keeper::open(&tls).map_err(StartError::Tls)?;
+                let tickets = tls::ticketer().map_err(StartError::Tls)?;
+                let acceptor =
+                    TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&certificates), tickets)));
+                let names = Names {
+                    certificates,
+                    first: tls.names.into_iter().next(),
+                };
+                if let Some(port) = server.http_port {
+                    let https_port = main.local_addr().map_or(server.port, |address| address.port());
+                    let purpose = Purpose::Redirect {
+                        names: names.clone(),
+                        https_port,
+                    };
+                    listeners.push((bind(port)?, service(purpose)));
+                }
+                listeners.push((main, service(Purpose::Https { acceptor, names })));
+                Some(keeper)
+            }
+        };
+        let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        Ok(Self {
+            listeners,
+            keeper,
+            permits,
+            connections,
+            drain_for: limits.drain,
+        })
+    }
+
+    /// Where the main listener listens.
+    pub(crate) fn main_address(&self) -> Option<SocketAddr> {
+        // It is pushed last.
+        self.listeners
+            .last()
+            .and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// The SHA-256 fingerprint of the first certificate; `None` over plain HTTP.
+    pub(crate) fn fingerprint(&self) -> Option<String> {
+        self.keeper.as_ref()?.fingerprint()
+    }
+
+    /// Serves until a signal asks it to end, or something that must not end does.
+    pub(crate) async fn run(self) -> Result<Ended, StartError> {
+        let mut termination = signal::Termination::listen().map_err(StartError::Signals)?;
+        let drain = CancellationToken::new();
+        let mut accepting = JoinSet::new();
+        for (listener, service) in self.listeners {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(kind = %service.purpose, %address, "listening");
+            }
+            let (permits, connections) = (Arc::clone(&self.permits), self.connections.clone());
+            accepting.spawn(listener::accept(
+                listener,
+                service,
+                permits,
+                connections,
+                drain.clone(),
+            ));
+        }
+        let keeper = self
+            .keeper
+            .map(|keeper| AbortOnDropHandle::new(tokio::spawn(keeper.run())));
+        tracing::info!("ready");
+
+        let ended = tokio::select! {
+            signal = termination.received() => {
+                tracing::info!(%signal, open = self.connections.len(), "draining");
+                Ended::Drained
+            }
+            Some(ended) = accepting.join_next() => {
+                tracing::error!(?ended, "a listener broke");
+                Ended::Broken
+            }
+            () = outlives(keeper) => {
+                tracing::error!("the keeper of certificates ended");
+                Ended::Broken
+            }
+        };
+        drain.cancel();
+        // The listening sockets close here: who connects now is refused, and can go elsewhere.
+        while accepting.join_next().await.is_some() {}
+        self.connections.close();
+        let deadline = Instant::now() + self.drain_for;
+        tokio::select! {
+            () = self.connections.wait() => tracing::info!("drained"),
+            () = tokio::time::sleep_until(deadline) => {
+                tracing::warn!(open = self.connections.len(), "drain limit reached; closing what is open");
+            }
+            signal = termination.received() => tracing::warn!(%signal, "ending at once"),
+        }
+        Ok(ended)
+    }
+}
+
+/// Ends when the keeper does; never where there is none.
+async fn outlives(keeper: Option<AbortOnDropHandle<()>>) {
+    match keeper {
+        // Whether it returned or panicked: nobody renews certificates any more.
+        Some(keeper) => drop(keeper.await),
+        None => std::future::pending().await,
+    }
+}
+
+fn hsts(age: Duration) -> HeaderValue {
+    // A fixed name and decimal digits are visible ASCII.
+    HeaderValue::try_from(format!("max-age={}", age.as_secs()))
+        .unwrap_or(HeaderValue::from_static("max-age=0"))
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { host, port, error } => {
+                write!(f, "cannot listen on {}: {error}", SocketAddr::new(*host, *port))?;
+                match error.kind() {
+                    io::ErrorKind::PermissionDenied => f.write_str(
+                        "\n  ports below 1024 need a capability: run under the systemd unit \
+                         (AmbientCapabilities=CAP_NET_BIND_SERVICE),\n  or take others: --port 8443 --http-port 8080",
+                    ),
+                    io::ErrorKind::AddrInUse => write!(
+                        f,
+                        "\n  another program listens there (find it with `ss -ltnp 'sport = :{port}'`): stop it,\n  \
+                         or take another port: --port 8443 --http-port 8080"
+                    ),
+                    io::ErrorKind::AddrNotAvailable => {
+                        f.write_str("\n  this machine does not have that address: leave --host off to listen on all")
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::Tls(error) => error.fmt(f),
+            Self::Site(error) => error.fmt(f),
+            Self::Signals(error) => write!(f, "signals cannot be received: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
