@@ -1,6 +1,6 @@
 //! What no rule matches: files, another server, or nothing.
 
-use tokio::io::AsyncReadExt;
+use std::io::Read;
 
 use crate::harness::{Backend, Client, Raw, Relay, Reply, on_h1_and_h2, relay::RelayBuilder};
 
@@ -126,21 +126,15 @@ on_h1_and_h2! {
             let answer = client.call("GET", "/abc/media/main.js").header("accept-encoding", accepted).send().await;
             assert_eq!(answer.header("content-encoding").unwrap_or_default(), encoding, "{accepted}");
             let mut decoded = Vec::new();
-            let body = &answer.body[..];
+            let mut body = &answer.body[..];
             match encoding {
-                "br" => {
-                    let mut decoder = async_compression::tokio::bufread::BrotliDecoder::new(body);
-                    decoder.read_to_end(&mut decoded).await.unwrap();
-                }
-                "gzip" => {
-                    let mut decoder = async_compression::tokio::bufread::GzipDecoder::new(body);
-                    decoder.read_to_end(&mut decoded).await.unwrap();
-                }
-                _ => decoded.extend(body),
-            }
+                "br" => brotli::Decompressor::new(body, 4096).read_to_end(&mut decoded).unwrap(),
+                "gzip" => flate2::read::GzDecoder::new(body).read_to_end(&mut decoded).unwrap(),
+                _ => body.read_to_end(&mut decoded).unwrap(),
+            };
             assert_eq!(decoded, plain.body, "{accepted}");
             if !encoding.is_empty() {
-                assert!(body.len() < plain.body.len() / 5);
+                assert!(answer.body.len() < plain.body.len() / 5);
                 assert_ne!(answer.header("etag"), plain.header("etag"), "another encoding is another entity");
             }
         }
