@@ -1,1 +1,84 @@
-//! redirect
+//! Port 80: to HTTPS, under a name that is ours (attacks.md R1).
+
+use crate::harness::{Raw, Relay, raw::RawResponse};
+
+async fn relay() -> Relay {
+    Relay::builder()
+        .toml("[server]\nhttp_port = \"auto\"")
+        .toml("[tls]\nmode = \"self-signed\"\ndomains = [\"localhost\", \"chat.lan\", \"127.0.0.1\"]\nstorage = \"{dir}/storage\"")
+        .start()
+        .await
+}
+
+async fn ask(relay: &Relay, head: &str) -> RawResponse {
+    let mut raw = Raw::plain(relay.redirect()).await;
+    raw.send(format!("{head}\r\n\r\n")).await;
+    raw.read_response().await
+}
+
+#[tokio::test]
+async fn get_and_head_are_301_and_the_rest_308() {
+    let relay = relay().await;
+    let location = format!("https://localhost:{}/x/%D8%B9?y=1", relay.https().port());
+    for (method, status) in [("GET", 301), ("HEAD", 301), ("POST", 308), ("PUT", 308), ("DELETE", 308), ("OPTIONS", 308)] {
+        let mut raw = Raw::plain(relay.redirect()).await;
+        raw.send(format!("{method} /x/%D8%B9?y=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+        let head = raw.read_head().await;
+        assert_eq!(crate::harness::raw::status(&head), status, "{method}");
+        assert_eq!(crate::harness::raw::header(&head, "location"), Some(&*location), "{method}");
+    }
+}
+
+#[tokio::test]
+async fn each_configured_name_is_kept() {
+    let relay = relay().await;
+    let port = relay.https().port();
+    for (host, name) in [
+        ("chat.lan", "chat.lan"),
+        ("CHAT.lan:80", "chat.lan"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("localhost:8080", "localhost"),
+    ] {
+        let response = ask(&relay, &format!("GET / HTTP/1.1\r\nHost: {host}")).await;
+        assert_eq!(response.header("location"), Some(&*format!("https://{name}:{port}/")), "{host}");
+    }
+}
+
+#[tokio::test]
+async fn r1_the_location_never_names_whom_the_client_made_up() {
+    let relay = relay().await;
+    let ours = format!("https://localhost:{}/", relay.https().port());
+    for head in [
+        "GET / HTTP/1.1\r\nHost: evil.example",
+        "GET / HTTP/1.1\r\nHost: localhost@evil.example",
+        "GET / HTTP/1.1\r\nHost: evil.example/localhost",
+        "GET / HTTP/1.1\r\nHost: localhost.evil.example",
+        "GET / HTTP/1.1\r\nHost: localhost:80@evil.example",
+        "GET / HTTP/1.1\r\nHost: ",
+        "GET / HTTP/1.1",
+        "GET / HTTP/1.0",
+        "GET //evil.example/%2f.. HTTP/1.1\r\nHost: localhost",
+        "GET //evil.example HTTP/1.1\r\nHost: evil.example",
+        "GET /\\evil.example HTTP/1.1\r\nHost: localhost",
+        "GET http://evil.example/ HTTP/1.1\r\nHost: localhost",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Host: evil.example",
+        "GET /%0d%0aLocation:%20//evil.example HTTP/1.1\r\nHost: localhost",
+    ] {
+        let response = ask(&relay, head).await;
+        match response.header("location") {
+            Some(location) => {
+                assert!([301, 308].contains(&response.status()), "{head}: {}", response.head);
+                assert!(location.starts_with(&ours), "{head}: {location}");
+            }
+            None => assert!([400, 421].contains(&response.status()), "{head}: {}", response.head),
+        }
+        assert_eq!(response.head.to_ascii_lowercase().matches("\r\nlocation:").count(), usize::from(response.header("location").is_some()));
+    }
+}
+
+#[tokio::test]
+async fn zero_means_no_redirect_listener() {
+    let relay = Relay::builder().self_signed().toml("[server]\nhttp_port = 0").start().await;
+    assert!(!relay.has_redirect());
+}
