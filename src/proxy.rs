@@ -130,6 +130,12 @@ impl Upstream {
             ))?;
             return upgrade.tunnel(response, lease, &self.tunnels);
         }
+        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            // Of a proxy on the way: it is we who have to know its password, and never the client.
+            return Err(RequestError::BadResponse(
+                "the upstream proxy wants other credentials",
+            ));
+        }
         headers::one_framing(response.headers()).map_err(RequestError::BadResponse)?;
         let is_events = is_event_stream(response.headers());
         let limit = limit.filter(|_| !is_events);

@@ -27,6 +27,9 @@ use crate::{
 /// its own request body has to be written first.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// How much of a response is read at once: beyond this a large download gains nothing.
+const READ_BUFFER: usize = 64 << 10;
+
 /// The connections to one origin.
 pub(crate) struct Pool {
     egress: Egress,
@@ -113,6 +116,7 @@ impl Pool {
         });
         let (sender, connection) = http1::Builder::new()
             .max_headers(100)
+            .max_buf_size(READ_BUFFER)
             .handshake(socket)
             .await
             .map_err(ConnectError::Http)?;

@@ -94,10 +94,19 @@ on_h1_and_h2! {
 async fn g1_what_a_client_writes_cannot_forge_a_line() {
     let backend = Backend::start().await;
     let relay = Relay::builder().backend(backend.address()).start().await;
-    for target in ["/a%22%20status=200%20rule=9", "/b%1b[31m", "/c%0d%0aINFO%20forged", "/d\"quoted", "/e%E2%80%A8x"] {
+    for target in [
+        "/a%22%20status=200%20rule=9",
+        "/b%1b[31m",
+        "/c%0d%0aINFO%20forged",
+        "/d\"quoted",
+        "/e%E2%80%A8x",
+    ] {
         let mut raw = Raw::plain(relay.http()).await;
         let agent = "\u{1b}[31m\"agent\" forged";
-        raw.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n")).await;
+        raw.send(format!(
+            "GET {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {agent}\r\nConnection: close\r\n\r\n"
+        ))
+        .await;
         raw.read_to_end().await;
     }
     Client::http(relay.http()).get("/last").await;
@@ -106,7 +115,10 @@ async fn g1_what_a_client_writes_cannot_forge_a_line() {
         assert!(line.chars().all(|character| !character.is_control()), "{line:?}");
         assert!(!line.starts_with("INFO"), "{line:?}");
         if line.contains(" access ") {
-            assert!(line.matches(" status=").count() == 1 && line.matches(" rule=").count() == 1, "{line:?}");
+            assert!(
+                line.matches(" status=").count() == 1 && line.matches(" rule=").count() == 1,
+                "{line:?}"
+            );
         }
     }
 }
@@ -124,7 +136,10 @@ async fn one_query_is_one_hash_and_another_is_another() {
         let line = relay.log_with(&["access", &format!("path={path}")]).await;
         let shown = field(&line, "path").unwrap();
         let hash = shown.split_once('?').unwrap().1.to_owned();
-        assert!(hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{line}");
+        assert!(
+            hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{line}"
+        );
         hashes.push(hash);
     }
     assert_eq!(hashes[0], hashes[1]);
@@ -144,21 +159,32 @@ async fn json_lines_are_json() {
     client.get("/abc/x\"y?q=%22").await;
     let line = relay.log_with(&["\"access\""]).await;
     for line in relay.logs() {
-        let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+        let line: serde_json::Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(
+            line["timestamp"].is_string() && line["level"].is_string(),
+            "{line}"
+        );
     }
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     let fields = &line["fields"];
     assert_eq!(fields["status"], 200, "{line}");
     assert_eq!(fields["bytes"], 2, "{line}");
-    assert!(fields["path"].as_str().unwrap().starts_with("<prefix>/x%22y?"), "{line}");
+    assert!(
+        fields["path"].as_str().unwrap().starts_with("<prefix>/x%22y?"),
+        "{line}"
+    );
     assert_eq!(fields["client"], "127.0.0.1", "{line}");
 }
 
 #[tokio::test]
 async fn the_access_log_can_be_turned_off() {
     let backend = Backend::start().await;
-    let relay = Relay::builder().backend(backend.address()).toml("[log]\naccess = false").start().await;
+    let relay = Relay::builder()
+        .backend(backend.address())
+        .toml("[log]\naccess = false")
+        .start()
+        .await;
     let client = Client::http(relay.http());
     for _ in 0..5 {
         client.get("/x").await;
@@ -167,7 +193,11 @@ async fn the_access_log_can_be_turned_off() {
     let mut relay = relay;
     relay.signal(rustix::process::Signal::TERM);
     relay.end().await;
-    assert!(!relay.logs().iter().any(|line| line.contains("access")), "{:?}", relay.logs());
+    assert!(
+        !relay.logs().iter().any(|line| line.contains("access")),
+        "{:?}",
+        relay.logs()
+    );
 }
 
 /// As the line has it: the text format does not quote paths.
