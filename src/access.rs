@@ -128,17 +128,17 @@ impl Entry {
             rule,
             ..
         } = self;
-        let ms = self.began.elapsed().as_secs_f64() * 1e3;
-        let (status, ms) = (status.as_u16(), format_args!("{ms:.1}"));
+        let ms = (self.began.elapsed().as_secs_f64() * 1e4).round() / 10.0;
+        let status = status.as_u16();
         match &self.failure {
             Some((Origin::Relay | Origin::Backend, error)) => {
-                tracing::warn!(%client, %method, %path, status, bytes, %ms, %rule, %end, error, "access");
+                tracing::warn!(%client, %method, %path, status, bytes, ms, %rule, %end, error, "access");
             }
             _ if self.log == AccessLog::FailuresOnly => {}
             Some((Origin::Client, error)) => {
-                tracing::info!(%client, %method, %path, status, bytes, %ms, %rule, %end, error, "access");
+                tracing::info!(%client, %method, %path, status, bytes, ms, %rule, %end, error, "access");
             }
-            None => tracing::info!(%client, %method, %path, status, bytes, %ms, %rule, %end, "access"),
+            None => tracing::info!(%client, %method, %path, status, bytes, ms, %rule, %end, "access"),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! [`raw`] mirrors the file, [`load()`] turns it into a [`Config`] or reports every fault at once. A `Config`
 //! is taken apart when the relay is bound; no leaf function ever sees a whole one.
 
+mod backend;
 pub(crate) mod error;
 mod flags;
 mod load;
@@ -165,9 +166,22 @@ pub(crate) struct Backend {
     pub(crate) url: BackendUrl,
     /// PEM roots that an `https://` backend is verified against, instead of the web PKI.
     pub(crate) ca_file: Option<PathBuf>,
+    /// How it is told who asks.
+    pub(crate) client_address: ClientAddress,
     /// The most connections that are open to it at once.
     pub(crate) max_connections: usize,
+    /// The most event streams among them; `None`: as many as leave ordinary requests their share.
+    pub(crate) max_streams: Option<usize>,
     pub(crate) timeouts: Timeouts,
+}
+
+/// How the backend is told who asks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ClientAddress {
+    /// By headers, and from a source address for each client.
+    Loopback,
+    /// By headers alone.
+    Header,
 }
 
 /// How long the way to an origin may take.
@@ -181,6 +195,10 @@ pub(crate) struct Timeouts {
     pub(crate) idle: Duration,
     /// How long a request waits for a free connection.
     pub(crate) queue: Duration,
+    /// How long a request is tried again that could not be sent.
+    pub(crate) retry: Duration,
+    /// How long an event stream is kept open that has no backend; zero: not at all.
+    pub(crate) hold: Duration,
 }
 
 /// `[frontend]`: what no rule matches.

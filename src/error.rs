@@ -52,6 +52,8 @@ pub(crate) enum RequestError {
 pub(crate) enum ConnectError {
     /// Refused, unreachable, no such name.
     Io(io::Error),
+    /// The source address that stands for a client cannot be bound.
+    Source(io::Error),
     /// Nothing within the connect limit.
     Timeout,
     /// The proxy on the way refused or broke off.
@@ -199,6 +201,7 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => write!(f, "no connection to the backend: {error}"),
+            Self::Source(error) => write!(f, "no connection from a source address of 127.64.0.0/10: {error}"),
             Self::Timeout => f.write_str("no connection to the backend in time"),
             Self::Proxy(error) => write!(f, "no connection through the upstream proxy: {}", Chain(&**error)),
             Self::Http(error) => write!(f, "no HTTP on the connection to the backend: {}", Chain(error)),

@@ -1,13 +1,18 @@
 //! Forwarding: one request to an origin and its response back, streamed both ways.
 
 pub(crate) mod egress;
+pub(crate) mod event_stream;
 pub(crate) mod headers;
+pub(crate) mod health;
+pub(crate) mod identity;
+mod pace;
 pub(crate) mod pool;
+pub(crate) mod send;
 mod size_check;
 mod stream;
 mod upgrade;
 
-use std::{error::Error as _, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
@@ -16,27 +21,30 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 use http_body::Body as _;
-use hyper::{body::Incoming, client::conn::TrySendError};
+use hyper::body::Incoming;
 use tokio_util::task::TaskTracker;
 
 use self::{
     egress::Form,
-    pool::{Age, Lease, Pool},
+    event_stream::{Live, Slot, Streams, Tried, Wanted},
+    send::{Answer, Sender},
     stream::{Download, Progress, Upload},
 };
 use crate::{
     body::Body,
     client::Client,
-    config::BackendUrl,
-    error::{BodyError, RequestError},
-    form::{FilteredBody, FormError, Kind},
+    config::{BackendUrl, FrontendUrl},
+    error::RequestError,
+    form::{FilteredBody, Kind},
     head::Target,
     rules::ProxyPolicy,
 };
 
 /// Where requests are forwarded to: the backend, or a front end elsewhere.
 pub(crate) struct Upstream {
-    pool: Pool,
+    sender: Arc<Sender>,
+    /// How event streams are kept; `None`: they are requests like others.
+    streams: Option<Streams>,
     scheme: Scheme,
     authority: Authority,
     /// A path that goes before the request's: empty, or beginning with `/` and not ending in one.
@@ -54,10 +62,10 @@ pub(crate) struct Bounds {
     pub(crate) upload: u64,
     /// The longest pause in a request body.
     pub(crate) upload_idle: Duration,
-    /// From the last byte of the request to the head of the response.
-    pub(crate) response: Duration,
     /// The longest pause in a response body that is no event stream.
     pub(crate) download_idle: Duration,
+    /// How long a request is tried again that could not be sent.
+    pub(crate) retry_for: Duration,
 }
 
 /// Which name an origin is spoken to by.
@@ -69,26 +77,41 @@ enum HostHeader {
     Own,
 }
 
+/// What of a request its response is still held against.
+struct Asked<'a> {
+    method: Method,
+    target: &'a Target,
+    client: &'a Client,
+    /// The largest response body, in bytes.
+    limit: Option<u64>,
+}
+
 impl Upstream {
     pub(crate) fn new(
-        url: &BackendUrl,
-        base: Box<str>,
-        pool: Pool,
+        url: FrontendUrl,
+        sender: Sender,
+        streams: Option<Streams>,
         bounds: Bounds,
         tunnels: TaskTracker,
     ) -> Self {
-        let host = url.authority.host().trim_start_matches('[').trim_end_matches(']');
-        let is_address = host.parse::<IpAddr>().is_ok() || host == "localhost";
-        Self {
-            pool,
-            scheme: url.scheme.clone(),
-            authority: url.authority.clone(),
+        let FrontendUrl {
+            origin: BackendUrl { scheme, authority },
             base,
-            host: if is_address {
-                HostHeader::Client
-            } else {
-                HostHeader::Own
-            },
+        } = url;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let is_address = host.parse::<IpAddr>().is_ok() || host == "localhost";
+        let host = if is_address {
+            HostHeader::Client
+        } else {
+            HostHeader::Own
+        };
+        Self {
+            sender: Arc::new(sender),
+            streams,
+            scheme,
+            authority,
+            base,
+            host,
             bounds,
             tunnels,
         }
@@ -104,7 +127,7 @@ impl Upstream {
     ) -> Result<Response<Body>, RequestError> {
         let (mut parts, incoming) = request.into_parts();
         let upgrade = upgrade::wanted(&mut parts, policy);
-        let wants_events = accepts_event_stream(&parts.headers);
+        let wants_events = parts.method == Method::GET && accepts_event_stream(&parts.headers);
         headers::strip_request(&mut parts.headers);
         headers::set_forwarded(&mut parts.headers, client, target.host.as_ref());
         if let Some(upgrade) = &upgrade {
@@ -112,29 +135,90 @@ impl Upstream {
         }
         self.address(&mut parts, target)?;
 
-        let limit = match policy.max_size {
-            Some(max) if parts.method == Method::GET && !wants_events => {
-                size_check::probe(self, &parts, max).await?;
-                Some(max)
-            }
-            limit => limit.filter(|_| parts.method == Method::GET || parts.method == Method::HEAD),
+        let limit = policy
+            .max_size
+            .filter(|_| parts.method == Method::GET || parts.method == Method::HEAD);
+        if let Some(max) = limit
+            && parts.method == Method::GET
+            && !wants_events
+        {
+            size_check::probe(self, &parts, client, max).await?;
+        }
+        let asked = Asked {
+            method: parts.method.clone(),
+            target,
+            client,
+            limit,
         };
+        if let Some(streams) = self
+            .streams
+            .as_ref()
+            .filter(|_| wants_events && incoming.is_end_stream())
+        {
+            return self.stream(streams, asked, parts).await;
+        }
         let progress = Arc::new(Progress::new());
         let body = self.upload(&mut parts.headers, policy, incoming, &progress)?;
-        let method = parts.method.clone();
-        let (mut response, lease) = self.send(Request::from_parts(parts, body), &progress).await?;
-
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let upgrade = upgrade.ok_or(RequestError::BadResponse(
-                "the backend switched protocols unasked",
-            ))?;
+        let request = Request::from_parts(parts, body);
+        let (response, lease) = self
+            .sender
+            .send(request, client, &progress, self.bounds.retry_for)
+            .await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(upgrade) = upgrade
+        {
             return upgrade.tunnel(response, lease, &self.tunnels);
         }
-        if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        self.respond((response, lease), None, asked)
+    }
+
+    /// Opens an event stream, or holds it until it can be opened.
+    async fn stream(
+        &self,
+        streams: &Streams,
+        asked: Asked<'_>,
+        parts: Parts,
+    ) -> Result<Response<Body>, RequestError> {
+        let wanted = Wanted {
+            sender: Arc::clone(&self.sender),
+            slots: Arc::clone(&streams.slots),
+            hold_for: streams.hold_for,
+            client: asked.client.clone(),
+            request: Request::from_parts(parts, ()),
+        };
+        match wanted.attempt().await {
+            Tried::Live(answer, slot) => self.respond(answer, Some(slot), asked),
+            Tried::Other(answer) => self.respond(answer, None, asked),
+            Tried::Later(later) => Ok(wanted.hold(later)),
+        }
+    }
+
+    /// The response for the client: its head cleaned, its body bounded. `slot`: it is an event stream's.
+    fn respond(
+        &self,
+        (mut response, lease): Answer,
+        slot: Option<Slot>,
+        asked: Asked<'_>,
+    ) -> Result<Response<Body>, RequestError> {
+        let Asked {
+            method,
+            target,
+            client,
+            limit,
+        } = asked;
+        match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(RequestError::BadResponse(
+                    "the backend switched protocols unasked",
+                ));
+            }
             // Of a proxy on the way: it is we who have to know its password, and never the client.
-            return Err(RequestError::BadResponse(
-                "the upstream proxy wants other credentials",
-            ));
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                return Err(RequestError::BadResponse(
+                    "the upstream proxy wants other credentials",
+                ));
+            }
+            _ => {}
         }
         headers::one_framing(response.headers()).map_err(RequestError::BadResponse)?;
         let is_events = is_event_stream(response.headers());
@@ -154,10 +238,12 @@ impl Upstream {
         let idle = (!is_events).then_some(self.bounds.download_idle);
         Ok(response.map(|incoming| {
             if incoming.is_end_stream() {
-                drop(lease);
-                Body::empty()
-            } else {
-                Body::stream(Download::new(incoming, limit, idle, lease))
+                return Body::empty();
+            }
+            let download = Download::new(incoming, limit, idle, lease);
+            match slot {
+                Some(slot) => Body::stream(Live::new(download, slot)),
+                None => Body::stream(download),
             }
         }))
     }
@@ -176,7 +262,7 @@ impl Upstream {
         let path_and_query = PathAndQuery::try_from(target.path_and_query(&self.base)).map_err(invalid)?;
         let mut uri = http::uri::Parts::default();
         uri.path_and_query = Some(path_and_query);
-        if let Form::Absolute { authorization } = self.pool.egress().form() {
+        if let Form::Absolute { authorization } = self.sender.pool.egress().form() {
             uri.scheme = Some(self.scheme.clone());
             uri.authority = Some(self.authority.clone());
             if let Some(authorization) = authorization {
@@ -225,57 +311,6 @@ impl Upstream {
                 Body::stream(FilteredBody::new(filter, upload))
             }
         })
-    }
-
-    /// Sends a request and waits for the head of its response. One that found its pooled connection closed
-    /// before anything was written goes out again on another.
-    async fn send(
-        &self,
-        mut request: Request<Body>,
-        progress: &Progress,
-    ) -> Result<(Response<Incoming>, Lease), RequestError> {
-        loop {
-            let mut lease = self.pool.lease().await?;
-            let sending = lease.sender().try_send_request(request);
-            match self.in_time(progress, sending).await? {
-                Ok(response) => return Ok((response, lease)),
-                Err(mut failed) => match failed.take_message() {
-                    Some(unsent) if lease.age() == Age::Reused => request = unsent,
-                    _ => return Err(exchange_error(failed.into_error())),
-                },
-            }
-        }
-    }
-
-    /// Bounds the wait for a response's head, counted from when the request last moved.
-    async fn in_time(
-        &self,
-        progress: &Progress,
-        sending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
-    ) -> Result<Result<Response<Incoming>, TrySendError<Request<Body>>>, RequestError> {
-        let mut sending = std::pin::pin!(sending);
-        let mut seen = progress.last();
-        loop {
-            match tokio::time::timeout_at(seen + self.bounds.response, &mut sending).await {
-                Ok(outcome) => return Ok(outcome),
-                Err(_) if progress.last() > seen => seen = progress.last(),
-                Err(_) => return Err(RequestError::ResponseTimeout),
-            }
-        }
-    }
-}
-
-/// What went wrong with an exchange: often it is the client's body that broke it.
-fn exchange_error(error: hyper::Error) -> RequestError {
-    match error
-        .source()
-        .and_then(|source| source.downcast_ref::<BodyError>())
-    {
-        Some(BodyError::TooBig) => RequestError::BodyTooBig,
-        Some(BodyError::Idle) => RequestError::BodyTimeout,
-        Some(BodyError::Form(error)) => RequestError::Form(FormError::clone(error)),
-        Some(BodyError::Client(_)) => RequestError::ClientGone,
-        Some(BodyError::Backend(_) | BodyError::File(_)) | None => RequestError::Exchange(error),
     }
 }
 

@@ -59,6 +59,11 @@ impl Rules {
         Self(rules)
     }
 
+    #[cfg(test)]
+    pub(crate) fn as_slice(&self) -> &[Rule] {
+        &self.0
+    }
+
     /// The rule that decides `method` on `path`.
     pub(crate) fn decide(&self, method: &Method, path: &CanonicalPath) -> Decision<'_> {
         let rule = self

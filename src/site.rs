@@ -8,18 +8,23 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::{
     access::AccessLog,
     client::Trust,
-    config::{self, BackendUrl, ProxyUrl, UriPrefix},
+    config::{self, BackendUrl, ClientAddress, FrontendUrl, ProxyUrl, UriPrefix},
     error_pages::ErrorPages,
     frontend::{OutsidePrefix, StaticFiles},
     proxy::{
         Bounds, Upstream,
         egress::{self, Egress},
+        event_stream::Streams,
+        health::Health,
+        identity::Identity,
         pool::Pool,
+        send::Sender,
     },
     redact::Redactor,
     rules::Rules,
@@ -90,23 +95,44 @@ impl Site {
             access,
             ..
         } = plan;
-        let bounds = Bounds {
-            upload: plan.max_content_length,
-            upload_idle: plan.idle_body,
-            response: backend.timeouts.response,
-            download_idle: backend.timeouts.idle,
-        };
         let web = Arc::new(egress::web_roots());
         let roots = match &backend.ca_file {
             Some(file) => Arc::new(read_roots(file)?),
             None => Arc::clone(&web),
         };
-        let upstream = |url: &BackendUrl, base: Box<str>, roots: &Arc<RootCertStore>| {
-            let timeouts = backend.timeouts;
+        let timeouts = backend.timeouts;
+        let sender = |url: &BackendUrl, roots: &Arc<RootCertStore>, identity| {
             let egress = Egress::new(url, upstream_proxy.clone(), roots, timeouts.connect)
                 .map_err(|_| SiteError::OriginName(url.clone()))?;
-            let pool = Pool::new(egress, backend.max_connections, timeouts.idle, timeouts.queue);
-            Ok(Upstream::new(url, base, pool, bounds, tunnels.clone()))
+            Ok(Sender {
+                pool: Pool::new(egress, backend.max_connections, timeouts.idle, timeouts.queue),
+                identity,
+                response_within: timeouts.response,
+                health: Arc::new(Health::new(url.to_string())),
+            })
+        };
+        let bounds = Bounds {
+            upload: plan.max_content_length,
+            upload_idle: plan.idle_body,
+            download_idle: timeouts.idle,
+            retry_for: timeouts.retry,
+        };
+        let identity = match backend.client_address {
+            ClientAddress::Loopback => Some(Identity::new().map_err(|_| SiteError::Random)?),
+            ClientAddress::Header => None,
+        };
+        let streams = (!timeouts.hold.is_zero()).then(|| Streams {
+            slots: Arc::new(Semaphore::new(stream_budget(&backend))),
+            hold_for: timeouts.hold,
+        });
+        let elsewhere = |url: FrontendUrl| {
+            Ok(Upstream::new(
+                url.clone(),
+                sender(&url.origin, &web, None)?,
+                None,
+                bounds,
+                tunnels.clone(),
+            ))
         };
         let frontend = match frontend {
             config::Frontend::Serve {
@@ -129,7 +155,7 @@ impl Site {
             config::Frontend::Forward(url) if url.origin == backend.url && url.base.is_empty() => {
                 Frontend::Backend
             }
-            config::Frontend::Forward(url) => Frontend::Elsewhere(upstream(&url.origin, url.base, &web)?),
+            config::Frontend::Forward(url) => Frontend::Elsewhere(elsewhere(url)?),
             config::Frontend::Disabled => Frontend::Disabled,
         };
         let pages = match &frontend {
@@ -138,7 +164,16 @@ impl Site {
         };
         Ok(Self {
             rules,
-            backend: upstream(&backend.url, "".into(), &roots)?,
+            backend: Upstream::new(
+                FrontendUrl {
+                    origin: backend.url.clone(),
+                    base: "".into(),
+                },
+                sender(&backend.url, &roots, identity)?,
+                streams,
+                bounds,
+                tunnels.clone(),
+            ),
             frontend,
             pages: ErrorPages::new(uri_prefix.clone(), pages),
             trust,
@@ -162,6 +197,14 @@ impl Sites {
     pub(crate) fn current(&self) -> Arc<Site> {
         self.0.load_full()
     }
+}
+
+/// How many streams the backend feeds at once: an eighth of the connections, and at least one, is always kept
+/// for ordinary requests.
+fn stream_budget(backend: &config::Backend) -> usize {
+    let all = backend.max_connections;
+    let most = all.saturating_sub((all / 8).max(1)).max(1);
+    backend.max_streams.map_or(most, |streams| streams.min(most))
 }
 
 fn read_roots(file: &PathBuf) -> Result<RootCertStore, SiteError> {

@@ -15,7 +15,7 @@ use super::{
     setting::Setting,
     source::Place,
     types::{BindHost, ByteSize, ServerName, TrustedPeer, UriPrefix},
-    units::{Count, HttpPort, TimeLimit},
+    units::{Count, HttpPort, OptionalCount, TimeLimit},
     url::{BackendUrl, FrontendUrl, ProxyUrl},
 };
 
@@ -74,6 +74,14 @@ pub(crate) enum TlsMode {
     Off,
 }
 
+/// `[backend] client_address`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum RawClientAddress {
+    Auto,
+    Loopback,
+    Header,
+}
+
 /// A duration; an empty string for none.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hsts(pub(crate) Option<Duration>);
@@ -83,11 +91,15 @@ pub(crate) struct Hsts(pub(crate) Option<Duration>);
 pub(crate) struct RawBackend {
     pub(crate) url: Setting<BackendUrl>,
     pub(crate) ca_file: Setting<PathBuf>,
+    pub(crate) client_address: Setting<RawClientAddress>,
     pub(crate) max_connections: Setting<Count>,
+    pub(crate) max_streams: Setting<OptionalCount>,
     pub(crate) connect_timeout: Setting<TimeLimit>,
     pub(crate) response_timeout: Setting<TimeLimit>,
     pub(crate) idle_timeout: Setting<TimeLimit>,
+    pub(crate) retry_for: Setting<Duration>,
     pub(crate) queue_for: Setting<Duration>,
+    pub(crate) hold_streams: Setting<Duration>,
 }
 
 /// `[upstream_proxy]`.
@@ -221,11 +233,15 @@ impl RawBackend {
         Self {
             url: table.text("url"),
             ca_file: table.optional_text("ca_file"),
+            client_address: table.take("client_address"),
             max_connections: table.take("max_connections"),
+            max_streams: table.take("max_streams"),
             connect_timeout: table.take("connect_timeout"),
             response_timeout: table.take("response_timeout"),
             idle_timeout: table.take("idle_timeout"),
+            retry_for: table.take("retry_for"),
             queue_for: table.take("queue_for"),
+            hold_streams: table.take("hold_streams"),
         }
     }
 }
@@ -314,6 +330,14 @@ impl Choice for TlsMode {
         ("self-signed", Self::SelfSigned),
         ("files", Self::Files),
         ("off", Self::Off),
+    ];
+}
+
+impl Choice for RawClientAddress {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("loopback", Self::Loopback),
+        ("header", Self::Header),
     ];
 }
 

@@ -12,13 +12,12 @@ use http::HeaderName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Backend, CertificateSource, Config, Environment, Frontend, Limits, Loaded, Log, LogFormat, Server,
-    Timeouts, Tls, UnknownNames, Warning,
+    CertificateSource, Config, Environment, Frontend, Limits, Loaded, Log, LogFormat, Server, Tls,
+    UnknownNames, Warning, backend,
     error::{Faults, Reason},
     paths,
     raw::{
-        FrontendMode, Hsts, Raw, RawBackend, RawFrontend, RawLimits, RawLog, RawServer, RawTls,
-        RawUpstreamProxy, TlsMode,
+        FrontendMode, Hsts, Raw, RawFrontend, RawLimits, RawLog, RawServer, RawTls, RawUpstreamProxy, TlsMode,
     },
     setting::Setting,
     source::{Place, Source},
@@ -51,7 +50,7 @@ pub(crate) fn resolve(
         uri_prefix,
         server,
         tls,
-        backend,
+        backend: raw_backend,
         upstream_proxy,
         frontend,
         limits,
@@ -74,13 +73,14 @@ pub(crate) fn resolve(
         }
         (Setting::Given(..) | Setting::Absent | Setting::Faulty, _) => paths::default_rules(&uri_prefix),
     };
+    let upstream_proxy = self::upstream_proxy(upstream_proxy, faults);
     let config = Config {
         server: self::server(server, protocol, faults, &mut warnings),
         tls: tls
             .filter(|_| protocol == Protocol::Https)
             .map(|tls| self::tls(tls, environment, faults)),
-        backend: self::backend(backend, faults),
-        upstream_proxy: self::upstream_proxy(upstream_proxy, faults),
+        backend: backend::backend(raw_backend, upstream_proxy.as_ref(), faults),
+        upstream_proxy,
         frontend: self::frontend(frontend, faults, &mut warnings),
         limits: self::limits(limits, faults),
         log: self::log(log),
@@ -205,7 +205,7 @@ fn certificate_files(raw: &RawTls, faults: &mut Faults) -> Option<CertificateSou
 }
 
 /// Notes a fault when the file that a key names cannot be read.
-fn readable(setting: &Setting<PathBuf>, key: &'static str, faults: &mut Faults) {
+pub(super) fn readable(setting: &Setting<PathBuf>, key: &'static str, faults: &mut Faults) {
     let Setting::Given(path, place) = setting else {
         return;
     };
@@ -224,22 +224,7 @@ fn readable(setting: &Setting<PathBuf>, key: &'static str, faults: &mut Faults) 
     }
 }
 
-fn backend(raw: RawBackend, faults: &mut Faults) -> Backend {
-    readable(&raw.ca_file, "backend.ca_file", faults);
-    Backend {
-        url: raw.url.or_default(),
-        ca_file: raw.ca_file.given(),
-        max_connections: raw.max_connections.or(Count(90)).0,
-        timeouts: Timeouts {
-            connect: seconds(raw.connect_timeout, 5),
-            response: seconds(raw.response_timeout, 60),
-            idle: seconds(raw.idle_timeout, 60),
-            queue: raw.queue_for.or(Duration::from_secs(10)),
-        },
-    }
-}
-
-fn seconds(setting: Setting<TimeLimit>, default: u64) -> Duration {
+pub(super) fn seconds(setting: Setting<TimeLimit>, default: u64) -> Duration {
     setting.or(TimeLimit(Duration::from_secs(default))).0
 }
 

@@ -12,6 +12,7 @@ use super::{
     reader::Table,
     setting::Setting,
     types::{ByteSize, ServerName, UriPrefix},
+    units::{Count, OptionalCount},
     url::BackendUrl,
 };
 
@@ -27,6 +28,8 @@ struct Server {
     host: Setting<ServerName>,
     port: Setting<u16>,
     max_content_length: Setting<ByteSize>,
+    /// Waitress threads; a stream holds one of them.
+    threads: Setting<Count>,
 }
 
 impl Sova {
@@ -35,6 +38,7 @@ impl Sova {
             host: table.text("host"),
             port: table.take("port"),
             max_content_length: table.take("max_content_length"),
+            threads: table.take("threads"),
         });
         Self {
             uri_prefix: table.text("uri_prefix"),
@@ -49,9 +53,15 @@ impl Sova {
             host,
             port,
             max_content_length,
+            threads,
         } = self.server;
         raw.uri_prefix.fill(self.uri_prefix);
         raw.server.max_content_length.fill(max_content_length);
+        if let Setting::Given(Count(threads), place) = threads {
+            // A quarter of the threads is left to ordinary requests.
+            let streams = OptionalCount(Some(threads - threads / 4));
+            raw.backend.max_streams.fill(Setting::Given(streams, place));
+        }
         if let Setting::Given(port, place) = port
             && let Some(url) = url(host.given(), port)
         {

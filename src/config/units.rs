@@ -18,6 +18,10 @@ pub(crate) struct TimeLimit(pub(crate) Duration);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Count(pub(crate) usize);
 
+/// A number of things, or zero for no bound of its own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct OptionalCount(pub(crate) Option<usize>);
+
 /// The redirect listener's port: 0 for no listener, `auto` for one that the system chooses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct HttpPort(pub(crate) Option<u16>);
@@ -154,6 +158,15 @@ impl Value for Count {
             .and_then(|count| usize::try_from(count).ok())
             .map(Self)
             .ok_or_else(|| UnitError::Count.into())
+    }
+}
+
+impl Value for OptionalCount {
+    fn read(value: &DeValue<'_>) -> Result<Self, Reason> {
+        match integer(value) {
+            Some(0) => Ok(Self(None)),
+            _ => Count::read(value).map(|Count(count)| Self(Some(count))),
+        }
     }
 }
 

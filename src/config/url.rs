@@ -2,7 +2,12 @@
 //!
 //! None of their errors repeats the text: it may hold a password.
 
-use std::{error::Error, fmt, str::FromStr};
+use std::{
+    error::Error,
+    fmt,
+    net::{Ipv4Addr, SocketAddrV4},
+    str::FromStr,
+};
 
 use http::uri::{Authority, Scheme};
 
@@ -248,6 +253,17 @@ fn percent_decode(text: &str) -> Option<String> {
         }
     }
     String::from_utf8(decoded).ok()
+}
+
+impl BackendUrl {
+    /// Its address if that is in 127.0.0.0/8, or `localhost`.
+    pub(crate) fn loopback(&self) -> Option<SocketAddrV4> {
+        let address = match self.authority.host() {
+            "localhost" => Ipv4Addr::LOCALHOST,
+            host => host.parse().ok().filter(Ipv4Addr::is_loopback)?,
+        };
+        Some(SocketAddrV4::new(address, self.authority.port_u16()?))
+    }
 }
 
 impl fmt::Display for BackendUrl {

@@ -1,6 +1,11 @@
 //! A connection to an origin: direct or through a proxy, then TLS if the origin wants it.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    sync::Arc,
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use http::{
@@ -12,11 +17,12 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 use tower_service::Service;
 
+use super::pool::Source;
 use crate::{
     config::{BackendUrl, Credentials, ProxyScheme, ProxyUrl},
     error::ConnectError,
@@ -37,6 +43,8 @@ pub(crate) enum Form {
 /// The way to one origin.
 pub(crate) struct Egress {
     origin: Authority,
+    /// The origin's address where it is on this machine.
+    loopback: Option<SocketAddrV4>,
     through: Option<ProxyUrl>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     limit: Duration,
@@ -67,6 +75,7 @@ impl Egress {
             None
         };
         Ok(Self {
+            loopback: origin.loopback(),
             origin: origin.authority.clone(),
             through,
             tls,
@@ -84,16 +93,19 @@ impl Egress {
         }
     }
 
-    /// A new connection, within the limit.
-    pub(crate) async fn connect(&self) -> Result<Stream, ConnectError> {
-        tokio::time::timeout(self.limit, self.connect_unbounded())
+    /// A new connection, within the limit; from `source` where that is given and the way is direct.
+    pub(crate) async fn connect(&self, source: Source) -> Result<Stream, ConnectError> {
+        tokio::time::timeout(self.limit, self.connect_unbounded(source))
             .await
             .unwrap_or(Err(ConnectError::Timeout))
     }
 
-    async fn connect_unbounded(&self) -> Result<Stream, ConnectError> {
+    async fn connect_unbounded(&self, source: Source) -> Result<Stream, ConnectError> {
         let tcp = match &self.through {
-            None => dial(&self.origin).await.map_err(ConnectError::Io)?,
+            None => match (source, self.loopback) {
+                (Some(source), Some(origin)) => dial_from(source, origin).await?,
+                (Some(_), None) | (None, _) => dial(&self.origin).await.map_err(ConnectError::Io)?,
+            },
             Some(proxy) => self.through(proxy).await?,
         };
         let Some((connector, name)) = &self.tls else {
@@ -151,6 +163,17 @@ async fn dial(to: &Authority) -> io::Result<TcpStream> {
     let port = to.port_u16().ok_or(io::ErrorKind::InvalidInput)?;
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Connects from an address that stands for a client. The origin is a loopback address then.
+async fn dial_from(source: Ipv4Addr, to: SocketAddrV4) -> Result<TcpStream, ConnectError> {
+    let socket = TcpSocket::new_v4().map_err(ConnectError::Io)?;
+    socket
+        .bind(SocketAddr::from((source, 0)))
+        .map_err(ConnectError::Source)?;
+    let stream = socket.connect(to.into()).await.map_err(ConnectError::Io)?;
+    stream.set_nodelay(true).map_err(ConnectError::Io)?;
     Ok(stream)
 }
 

@@ -1,8 +1,10 @@
-//! Connections to one origin: bounded, kept while idle, handed on while there is a queue.
+//! Connections to one origin: bounded, kept while idle, handed on while there is a queue; a connection from one
+//! client's source address serves that client alone.
 
 use std::{
     collections::VecDeque,
     io,
+    net::Ipv4Addr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -42,17 +44,32 @@ pub(crate) struct Pool {
     _sweeper: AbortOnDropHandle<()>,
 }
 
+/// Where a connection comes from: an address that stands for one client, or the system's choice.
+pub(crate) type Source = Option<Ipv4Addr>;
+
 #[derive(Default)]
 struct Shelf {
-    /// The last one used is the first to be used again, so that the others can grow old.
-    idle: Vec<(SendRequest<Body>, Instant)>,
-    /// Requests that wait for any connection, in the order they came.
-    queue: VecDeque<oneshot::Sender<SendRequest<Body>>>,
+    /// In the order they were put here. The last one is the first to be used again, so that others grow old.
+    idle: VecDeque<Idle>,
+    /// Requests that wait for a connection from their source, in the order they came.
+    queue: VecDeque<Waiting>,
+}
+
+struct Idle {
+    sender: SendRequest<Body>,
+    source: Source,
+    since: Instant,
+}
+
+struct Waiting {
+    source: Source,
+    give: oneshot::Sender<SendRequest<Body>>,
 }
 
 /// A connection that is one request's, until it is dropped.
 pub(crate) struct Lease {
     sender: Option<SendRequest<Body>>,
+    source: Source,
     shelf: Arc<Mutex<Shelf>>,
     age: Age,
 }
@@ -87,29 +104,30 @@ impl Pool {
         &self.egress
     }
 
-    /// A connection: an idle one, a new one, or the first that another request gives back.
-    pub(crate) async fn lease(&self) -> Result<Lease, RequestError> {
-        if let Some(sender) = lock(&self.shelf).take_idle() {
-            return Ok(self.leased(sender, Age::Reused));
+    /// A connection from `source`: an idle one, a new one, or the first that another request gives back. Where
+    /// the bound is reached, the oldest idle connection of another source makes room.
+    pub(crate) async fn lease(&self, source: Source) -> Result<Lease, RequestError> {
+        if let Some(sender) = lock(&self.shelf).take_idle(source) {
+            return Ok(self.leased(sender, source, Age::Reused));
         }
         let permit = match Arc::clone(&self.sockets).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
-                let given = lock(&self.shelf).enqueue();
+                let given = lock(&self.shelf).enqueue(source);
                 tokio::select! {
                     biased;
-                    Ok(sender) = given => return Ok(self.leased(sender, Age::Reused)),
+                    Ok(sender) = given => return Ok(self.leased(sender, source, Age::Reused)),
                     Ok(permit) = Arc::clone(&self.sockets).acquire_owned() => permit,
                     () = tokio::time::sleep(self.queue_for) => return Err(RequestError::Busy),
                 }
             }
         };
-        self.connect(permit).await.map_err(RequestError::Connect)
+        self.connect(permit, source).await.map_err(RequestError::Connect)
     }
 
     /// A connection that nobody used before.
-    async fn connect(&self, permit: OwnedSemaphorePermit) -> Result<Lease, ConnectError> {
-        let stream = self.egress.connect().await?;
+    async fn connect(&self, permit: OwnedSemaphorePermit, source: Source) -> Result<Lease, ConnectError> {
+        let stream = self.egress.connect(source).await?;
         let socket = TokioIo::new(Socket {
             stream,
             _permit: permit,
@@ -122,12 +140,13 @@ impl Pool {
             .map_err(ConnectError::Http)?;
         // Ends when the sender is dropped or the peer closes. Its error is told to the request that it hits.
         tokio::spawn(async move { connection.with_upgrades().await.ok() });
-        Ok(self.leased(sender, Age::Fresh))
+        Ok(self.leased(sender, source, Age::Fresh))
     }
 
-    fn leased(&self, sender: SendRequest<Body>, age: Age) -> Lease {
+    fn leased(&self, sender: SendRequest<Body>, source: Source, age: Age) -> Lease {
         Lease {
             sender: Some(sender),
+            source,
             shelf: Arc::clone(&self.shelf),
             age,
         }
@@ -159,45 +178,61 @@ impl Drop for Lease {
             return;
         }
         if sender.is_ready() {
-            lock(&self.shelf).put(sender);
+            lock(&self.shelf).put(sender, self.source);
             return;
         }
-        let shelf = Arc::clone(&self.shelf);
+        let (shelf, source) = (Arc::clone(&self.shelf), self.source);
         tokio::spawn(async move {
             if let Ok(Ok(())) = tokio::time::timeout(SETTLE, sender.ready()).await {
-                lock(&shelf).put(sender);
+                lock(&shelf).put(sender, source);
             }
         });
     }
 }
 
 impl Shelf {
-    fn take_idle(&mut self) -> Option<SendRequest<Body>> {
-        while let Some((sender, _)) = self.idle.pop() {
-            if sender.is_ready() {
-                return Some(sender);
+    /// The connection of `source` that was used last, if there is one that is still open.
+    fn take_idle(&mut self, source: Source) -> Option<SendRequest<Body>> {
+        loop {
+            let at = self.idle.iter().rposition(|idle| idle.source == source)?;
+            let idle = self.idle.remove(at)?;
+            if idle.sender.is_ready() {
+                return Some(idle.sender);
             }
         }
-        None
     }
 
-    fn enqueue(&mut self) -> oneshot::Receiver<SendRequest<Body>> {
+    /// Waits for a connection, and closes the oldest idle one: the room that it leaves is the first in the queue's.
+    fn enqueue(&mut self, source: Source) -> oneshot::Receiver<SendRequest<Body>> {
         // Those that gave up are not taken out when they do.
-        self.queue.retain(|waiting| !waiting.is_closed());
+        self.queue.retain(|waiting| !waiting.give.is_closed());
+        self.idle.pop_front();
         let (give, given) = oneshot::channel();
-        self.queue.push_back(give);
+        self.queue.push_back(Waiting { source, give });
         given
     }
 
-    fn put(&mut self, mut sender: SendRequest<Body>) {
-        while let Some(waiting) = self.queue.pop_front() {
-            match waiting.send(sender) {
+    /// Keeps a connection, or hands it to the first that waits for one from its source. If only others wait it
+    /// is closed, which makes room for theirs.
+    fn put(&mut self, mut sender: SendRequest<Body>, source: Source) {
+        self.queue.retain(|waiting| !waiting.give.is_closed());
+        while let Some(at) = self.queue.iter().position(|waiting| waiting.source == source) {
+            let Some(waiting) = self.queue.remove(at) else {
+                break;
+            };
+            match waiting.give.send(sender) {
                 Ok(()) => return,
                 // It got a connection in another way, or gave up.
                 Err(back) => sender = back,
             }
         }
-        self.idle.push((sender, Instant::now()));
+        if self.queue.is_empty() {
+            self.idle.push_back(Idle {
+                sender,
+                source,
+                since: Instant::now(),
+            });
+        }
     }
 }
 
@@ -207,7 +242,7 @@ async fn sweep(shelf: Arc<Mutex<Shelf>>, idle_for: Duration) {
         tick.tick().await;
         lock(&shelf)
             .idle
-            .retain(|(sender, since)| !sender.is_closed() && since.elapsed() < idle_for);
+            .retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < idle_for);
     }
 }
 

@@ -9,10 +9,15 @@ use http::{
 };
 
 use super::{Progress, Upstream};
-use crate::{body::Body, error::RequestError};
+use crate::{body::Body, client::Client, error::RequestError};
 
 /// Asks with a HEAD for the size of what a GET would fetch.
-pub(super) async fn probe(upstream: &Upstream, get: &Parts, max: u64) -> Result<(), RequestError> {
+pub(super) async fn probe(
+    upstream: &Upstream,
+    get: &Parts,
+    client: &Client,
+    max: u64,
+) -> Result<(), RequestError> {
     let mut head = Request::new(Body::empty());
     *head.method_mut() = Method::HEAD;
     *head.uri_mut() = get.uri.clone();
@@ -29,7 +34,10 @@ pub(super) async fn probe(upstream: &Upstream, get: &Parts, max: u64) -> Result<
     ] {
         head.headers_mut().remove(name);
     }
-    let (response, _lease) = upstream.send(head, &Progress::new()).await?;
+    let (response, _lease) = upstream
+        .sender
+        .send(head, client, &Progress::new(), upstream.bounds.retry_for)
+        .await?;
     response_size(&response)
         .ok_or(RequestError::SizeUnknown)
         .and_then(|size| within(size, max))

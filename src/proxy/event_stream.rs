@@ -1,0 +1,387 @@
+//! Stream continuity: an EventSource that is never told anything but what it can live with.
+//!
+//! A browser's EventSource gives up for good on any answer but 200 (measured: one 502 while the backend
+//! restarts ends live updates in every open tab); a 200 that ends is opened again after `retry:`. So a stream
+//! whose backend cannot be had is answered 200 and kept open with comments, and joined to the backend's own
+//! stream as soon as that can be opened; and a running stream that the backend breaks ends well.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Request, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, Interval, MissedTickBehavior},
+};
+
+use super::{
+    health::Counted,
+    pace::{self, Pace},
+    send::{Answer, Sender},
+    stream::{Download, Progress},
+};
+use crate::{body::Body, client::Client, error::BodyError};
+
+/// Between two comments on a stream that waits: proxies on the way close what is silent for half a minute.
+const COMMENT_EVERY: Duration = Duration::from_secs(10);
+const COMMENT: &[u8] = b": waiting for the server\n\n";
+/// The pauses between two tries for one stream.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+/// When a browser comes back: spread, so that a thousand do not come in one instant.
+const COME_BACK: std::ops::Range<Duration> = Duration::from_millis(500)..Duration::from_secs(3);
+
+/// How event streams of an origin are kept.
+pub(crate) struct Streams {
+    /// One permit for each stream that the origin feeds.
+    pub(crate) slots: Arc<Semaphore>,
+    /// How long a stream waits for the origin.
+    pub(crate) hold_for: Duration,
+}
+
+/// A stream that a client asked for, to be opened as often as it takes.
+pub(super) struct Wanted {
+    pub(super) sender: Arc<Sender>,
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) hold_for: Duration,
+    pub(super) client: Client,
+    /// Without a body.
+    pub(super) request: Request<()>,
+}
+
+/// What came of a try.
+pub(super) enum Tried {
+    /// The backend's own stream.
+    Live(Answer, Slot),
+    /// Another answer, which the client is to see: 401, 403, 404 …
+    Other(Answer),
+    /// Nothing that an EventSource can live with.
+    Later(Later),
+}
+
+/// A stream's share of the budget, counted.
+pub(super) struct Slot {
+    _permit: OwnedSemaphorePermit,
+    _live: Counted,
+}
+
+/// When to try again.
+pub(super) enum Later {
+    /// When the pace says so.
+    Paced,
+    /// When the backend said so.
+    At(Instant),
+    /// When another stream has ended.
+    SlotFree,
+}
+
+impl Wanted {
+    /// Tries once to open the stream.
+    pub(super) async fn attempt(&self) -> Tried {
+        match Arc::clone(&self.slots).try_acquire_owned() {
+            Ok(permit) => self.attempt_with(permit).await,
+            Err(_) => Tried::Later(Later::SlotFree),
+        }
+    }
+
+    async fn attempt_with(&self, permit: OwnedSemaphorePermit) -> Tried {
+        let mut request = Request::new(Body::empty());
+        *request.uri_mut() = self.request.uri().clone();
+        *request.headers_mut() = self.request.headers().clone();
+        let sent = self
+            .sender
+            .send(request, &self.client, &Progress::new(), Duration::ZERO)
+            .await;
+        let Ok(answer) = sent else {
+            return Tried::Later(Later::Paced);
+        };
+        match answer.0.status() {
+            StatusCode::OK if super::is_event_stream(answer.0.headers()) => Tried::Live(
+                answer,
+                Slot {
+                    _permit: permit,
+                    _live: self.sender.health.live().count(),
+                },
+            ),
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+                Tried::Later(Later::Paced)
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                Tried::Later(reset(answer.0.headers(), SystemTime::now()).map_or(Later::Paced, Later::At))
+            }
+            _ => Tried::Other(answer),
+        }
+    }
+
+    /// The answer to a stream that cannot be opened yet: 200, and a body that goes on trying.
+    pub(super) fn hold(self, later: Later) -> Response<Body> {
+        let (frames, receiver) = mpsc::channel(1);
+        let held = Held {
+            driver: Some(Box::pin(drive(self, later, frames))),
+            frames: receiver,
+        };
+        let mut response = Response::new(Body::stream(held));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        response
+            .headers_mut()
+            .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response
+    }
+}
+
+/// When a 429 says that its time is over: `Retry-After` in seconds, or `X-RateLimit-Reset`, which Sova gives as
+/// a Unix time.
+fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Instant> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
+    let wait = number(RETRY_AFTER.as_str())
+        .map(Duration::from_secs)
+        .or_else(|| {
+            let reset = number("x-ratelimit-reset")?;
+            // A number this large counts milliseconds.
+            let reset = if reset > 100_000_000_000 {
+                Duration::from_millis(reset)
+            } else {
+                Duration::from_secs(reset)
+            };
+            Some(reset.saturating_sub(now.duration_since(UNIX_EPOCH).ok()?))
+        })?;
+    // A moment after, by chance: all that were refused together would come back together.
+    Instant::now().checked_add(wait.min(Duration::from_secs(3600)) + pace::between(PAUSES.0..PAUSES.1))
+}
+
+/// The retry field for one client.
+fn come_back() -> Bytes {
+    format!("retry: {}\n\n", pace::between(COME_BACK).as_millis()).into()
+}
+
+/// Keeps a stream open until the backend's can be joined, then hands its bytes on.
+async fn drive(wanted: Wanted, mut later: Later, frames: mpsc::Sender<Bytes>) {
+    let held = wanted.sender.health.held().count();
+    let give_up = tokio::time::sleep(wanted.hold_for);
+    let mut give_up = std::pin::pin!(give_up);
+    let mut comments = Comments::new(&frames);
+    let mut pace = Pace::new(PAUSES);
+    if frames.send(come_back()).await.is_err() || frames.send(Bytes::from_static(COMMENT)).await.is_err() {
+        return;
+    }
+    let mut live = loop {
+        let next = async {
+            match later {
+                Later::Paced => tokio::time::sleep(pace.next()).await,
+                Later::At(at) => tokio::time::sleep_until(at).await,
+                Later::SlotFree => {}
+            }
+            // The semaphore is never closed.
+            match Arc::clone(&wanted.slots).acquire_owned().await {
+                Ok(permit) => wanted.attempt_with(permit).await,
+                Err(_) => Tried::Later(Later::Paced),
+            }
+        };
+        let tried = tokio::select! {
+            tried = comments.during(next) => tried,
+            // The browser comes back, and its stream is held anew.
+            () = &mut give_up => return,
+        };
+        match tried {
+            Tried::Live((response, lease), slot) => {
+                break Live::new(Download::new(response.into_body(), None, None, lease), slot);
+            }
+            // The browser comes back to get this answer itself: a 200 has been said already.
+            Tried::Other(_) => return,
+            Tried::Later(again) => later = again,
+        }
+    };
+    drop(held);
+    while let Some(Ok(frame)) = live.frame().await {
+        if let Ok(data) = frame.into_data()
+            && frames.send(data).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+/// The comments that keep a waiting stream open.
+struct Comments<'a> {
+    frames: &'a mpsc::Sender<Bytes>,
+    tick: Interval,
+}
+
+impl<'a> Comments<'a> {
+    fn new(frames: &'a mpsc::Sender<Bytes>) -> Self {
+        let mut tick = tokio::time::interval_at(Instant::now() + COMMENT_EVERY, COMMENT_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { frames, tick }
+    }
+
+    /// Does `work`, and writes comments meanwhile.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                // A full channel is a client that does not read: it has a comment to read already.
+                _ = self.tick.tick() => drop(self.frames.try_send(Bytes::from_static(COMMENT))),
+            }
+        }
+    }
+}
+
+/// The body of a stream that is held: it drives itself, and ends with whoever polls it.
+struct Held {
+    driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    frames: mpsc::Receiver<Bytes>,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(driver) = &mut self.driver
+            && driver.as_mut().poll(cx).is_ready()
+        {
+            self.driver = None;
+        }
+        self.frames
+            .poll_recv(cx)
+            .map(|frame| frame.map(|data| Ok(Frame::data(data))))
+    }
+}
+
+/// A backend's stream. When the backend breaks it, it ends well, and the browser is told when to come back.
+pub(super) struct Live {
+    /// `None` once it has ended.
+    inner: Option<Download>,
+    tail: Tail,
+    _slot: Slot,
+}
+
+impl Live {
+    pub(super) fn new(inner: Download, slot: Slot) -> Self {
+        Self {
+            inner: Some(inner),
+            tail: Tail::default(),
+            _slot: slot,
+        }
+    }
+}
+
+impl http_body::Body for Live {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Some(inner) = &mut self.inner else {
+            return Poll::Ready(None);
+        };
+        match ready!(Pin::new(inner).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.tail.push(data);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            None => {
+                self.inner = None;
+                Poll::Ready(None)
+            }
+            Some(Err(_)) => {
+                self.inner = None;
+                // In the middle of an event nothing can be said: it would become part of the event. The browser
+                // drops what is not whole, and comes back when the last `retry:` says.
+                let last = self
+                    .tail
+                    .is_between_events()
+                    .then(|| Ok(Frame::data(come_back())));
+                Poll::Ready(last)
+            }
+        }
+    }
+}
+
+/// The last bytes of a stream: enough to tell whether an event has ended.
+#[derive(Default)]
+struct Tail {
+    bytes: [u8; 4],
+    length: usize,
+}
+
+impl Tail {
+    fn push(&mut self, data: &[u8]) {
+        for byte in &data[data.len().saturating_sub(4)..] {
+            self.bytes.rotate_left(1);
+            self.bytes[3] = *byte;
+        }
+        self.length = self.length.saturating_add(data.len());
+    }
+
+    /// Whether nothing came yet, or the last thing was a blank line, in any of the three line ends.
+    fn is_between_events(&self) -> bool {
+        self.length == 0
+            || self.bytes.ends_with(b"\n\n")
+            || self.bytes.ends_with(b"\r\r")
+            || self.bytes == *b"\r\n\r\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_event_is_a_blank_line_however_it_is_cut() {
+        for (pieces, expected) in [
+            (&[][..], true),
+            (&["data: 1\n\n"], true),
+            (&["data: 1\n", "\n"], true),
+            (&["data: 1\r\n\r", "\n"], true),
+            (&["data: 1\r\r"], true),
+            (&["data: 1\n"], false),
+            (&["data: 1\r\n"], false),
+            (&["data: 1\n\nda"], false),
+            (&["\n", "\n", "d"], false),
+        ] {
+            let mut tail = Tail::default();
+            pieces.iter().for_each(|piece| tail.push(piece.as_bytes()));
+            assert_eq!(tail.is_between_events(), expected, "{pieces:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_429_is_tried_again_when_it_says() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let wait = |name: &'static str, value: &'static str| {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))]);
+            reset(&headers, now).map(|at| (at - Instant::now()).as_secs())
+        };
+        for (name, value, least) in [
+            ("retry-after", "30", 30),
+            ("x-ratelimit-reset", "1800000020", 20),
+            ("x-ratelimit-reset", "1800000020000", 20),
+            ("x-ratelimit-reset", "1", 0),
+        ] {
+            let got = wait(name, value).unwrap();
+            assert!((least..=least + 5).contains(&got), "{name}: {value}: {got}");
+        }
+        assert_eq!(wait("retry-after", "soon"), None);
+        assert_eq!(wait("x-other", "1"), None);
+    }
+}
