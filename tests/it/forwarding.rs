@@ -4,7 +4,11 @@ use crate::harness::{Backend, Client, Flask, Raw, Relay, Reply, Version, on_h1_a
 
 /// A relay with TLS before `backend`, that proxies everything.
 async fn relay(backend: &Backend) -> Relay {
-    Relay::builder().self_signed().backend(backend.address()).start().await
+    Relay::builder()
+        .self_signed()
+        .backend(backend.address())
+        .start()
+        .await
 }
 
 on_h1_and_h2! {
@@ -337,14 +341,25 @@ async fn hop_by_hop_headers_end_here_in_both_directions() {
     let response = raw.read_response().await;
     assert_eq!(response.body, b"ok");
     let request = backend.only();
-    for name in
-        ["keep-alive", "te", "trailer", "proxy-authorization", "proxy-connection", "http2-settings"]
-    {
+    for name in [
+        "keep-alive",
+        "te",
+        "trailer",
+        "proxy-authorization",
+        "proxy-connection",
+        "http2-settings",
+    ] {
         assert_eq!(request.header(name), None, "{}", request.head);
     }
     assert!(!request.head.contains("h2c"), "{}", request.head);
     assert_eq!(request.header("x-end"), Some("1"));
-    for name in ["x-inner", "keep-alive", "proxy-authenticate", "upgrade", "trailer"] {
+    for name in [
+        "x-inner",
+        "keep-alive",
+        "proxy-authenticate",
+        "upgrade",
+        "trailer",
+    ] {
         assert_eq!(response.header(name), None, "{}", response.head);
     }
 }
@@ -370,7 +385,8 @@ async fn expect_100_continue_is_answered_before_the_body_is_sent() {
     let backend = Backend::start().await;
     let relay = relay(&backend).await;
     let mut raw = Raw::tls(&relay).await;
-    raw.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
+    raw.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        .await;
     assert_eq!(raw.read_head().await, "HTTP/1.1 100 Continue\r\n\r\n");
     raw.send("body").await;
     assert_eq!(raw.read_response().await.status(), 200);
@@ -387,7 +403,8 @@ async fn expect_100_continue_is_not_answered_where_the_body_is_not_wanted() {
         .start()
         .await;
     let mut raw = Raw::tls(&relay).await;
-    raw.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n").await;
+    raw.send("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        .await;
     assert_eq!(raw::status(&raw.read_head().await), 403);
     assert_eq!(backend.requests().len(), 0);
 }
@@ -397,14 +414,18 @@ async fn s14_any_other_expectation_is_417() {
     let backend = Backend::start().await;
     let relay = relay(&backend).await;
     let mut raw = Raw::tls(&relay).await;
-    raw.send("GET /x HTTP/1.1\r\nHost: localhost\r\nExpect: 200-ok\r\n\r\n").await;
+    raw.send("GET /x HTTP/1.1\r\nHost: localhost\r\nExpect: 200-ok\r\n\r\n")
+        .await;
     assert_eq!(raw::status(&raw.read_head().await), 417);
     assert_eq!(backend.requests().len(), 0);
 }
 
 #[tokio::test]
 async fn a_websocket_tunnels() {
-    let backend = Backend::builder().on("/ws", |_| Reply::tunnel("websocket")).start().await;
+    let backend = Backend::builder()
+        .on("/ws", |_| Reply::tunnel("websocket"))
+        .start()
+        .await;
     let relay = relay(&backend).await;
     let mut raw = Raw::tls(&relay).await;
     raw.send(
@@ -415,7 +436,12 @@ async fn a_websocket_tunnels() {
     let head = raw.read_head().await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert_eq!(raw::header(&head, "upgrade"), Some("websocket"));
-    assert!(raw::header(&head, "connection").unwrap().eq_ignore_ascii_case("upgrade"), "{head}");
+    assert!(
+        raw::header(&head, "connection")
+            .unwrap()
+            .eq_ignore_ascii_case("upgrade"),
+        "{head}"
+    );
     for message in ["first", "\u{0}\u{1}second"] {
         raw.send(message).await;
         assert_eq!(raw.read(message.len()).await, message.as_bytes());
@@ -423,7 +449,10 @@ async fn a_websocket_tunnels() {
     let request = backend.only();
     assert_eq!(request.target, "/ws?token=t");
     assert_eq!(request.header("upgrade"), Some("websocket"));
-    assert_eq!(request.header("sec-websocket-key"), Some("dGhlIHNhbXBsZSBub25jZQ=="));
+    assert_eq!(
+        request.header("sec-websocket-key"),
+        Some("dGhlIHNhbXBsZSBub25jZQ==")
+    );
     assert_eq!(backend.open(), 1);
     drop(raw);
     backend.wait_open(0).await;
@@ -431,10 +460,14 @@ async fn a_websocket_tunnels() {
 
 #[tokio::test]
 async fn a_refused_upgrade_is_an_ordinary_answer() {
-    let backend = Backend::builder().on("/ws", |_| Reply::status("403 FORBIDDEN")).start().await;
+    let backend = Backend::builder()
+        .on("/ws", |_| Reply::status("403 FORBIDDEN"))
+        .start()
+        .await;
     let relay = relay(&backend).await;
     let mut raw = Raw::tls(&relay).await;
-    raw.send("GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    raw.send("GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
     assert_eq!(raw.read_response().await.status(), 403);
 }
 

@@ -99,7 +99,10 @@ use Outcome::{Blocked, Frontend, Proxied, Redirected};
 
 /// Starts a relay with the fixture and tries the requests, each written as `METHOD /path`.
 async fn example(fixture: &str, expected: &[(&str, Outcome)]) {
-    let fixture = format!("{}/tests/fixtures/original/{fixture}.toml", env!("CARGO_MANIFEST_DIR"));
+    let fixture = format!(
+        "{}/tests/fixtures/original/{fixture}.toml",
+        env!("CARGO_MANIFEST_DIR")
+    );
     let backend = Backend::start().await;
     let relay = Relay::builder()
         .toml(&std::fs::read_to_string(&fixture).unwrap())
@@ -134,7 +137,10 @@ async fn example(fixture: &str, expected: &[(&str, Outcome)]) {
                 vec![]
             }
         };
-        let sent: Vec<String> = backend.requests()[asked..].iter().map(|sent| sent.target.clone()).collect();
+        let sent: Vec<String> = backend.requests()[asked..]
+            .iter()
+            .map(|sent| sent.target.clone())
+            .collect();
         assert_eq!(sent, proxied, "{said}");
     }
 }
@@ -177,140 +183,183 @@ async fn a_prefix_is_matched_after_the_secret_prefix() {
 
 #[tokio::test]
 async fn a_wildcard_stands_for_one_segment_and_works_as_a_prefix() {
-    example("wildcard-messages", &[
-        ("GET /api/v1/channel/abc123/messages", Blocked),
-        ("GET /api/v1/channel/messages", Frontend),
-        ("GET /api/v1/channel/abc/messages/ack", Blocked),
-        ("GET /api/v1/channel/abc/other", Frontend),
-        ("GET /api/v1/channel/a/b/messages", Frontend),
-    ])
+    example(
+        "wildcard-messages",
+        &[
+            ("GET /api/v1/channel/abc123/messages", Blocked),
+            ("GET /api/v1/channel/messages", Frontend),
+            ("GET /api/v1/channel/abc/messages/ack", Blocked),
+            ("GET /api/v1/channel/abc/other", Frontend),
+            ("GET /api/v1/channel/a/b/messages", Frontend),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn a_wildcard_stands_for_a_part_of_a_segment() {
-    example("wildcard-within-segment", &[
-        ("GET /api/v1/channel/abca/messages", Blocked),
-        ("GET /api/v1/channel/aa/messages", Blocked),
-        ("GET /api/v1/channel/abc/messages", Frontend),
-        ("GET /api/v1/channel/a/a/messages", Frontend),
-    ])
+    example(
+        "wildcard-within-segment",
+        &[
+            ("GET /api/v1/channel/abca/messages", Blocked),
+            ("GET /api/v1/channel/aa/messages", Blocked),
+            ("GET /api/v1/channel/abc/messages", Frontend),
+            ("GET /api/v1/channel/a/a/messages", Frontend),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn sending_to_announcement_channels_is_blocked() {
-    example("announcements-read-only", &[
-        ("POST /api/v1/channel/announcements-1/messages", Blocked),
-        ("POST /api/v1/channel/announcements-/messages", Blocked),
-        ("GET /api/v1/channel/announcements-1/messages", Proxied),
-        ("POST /api/v1/channel/general/messages", Proxied),
-        ("POST /pfp/1", Frontend),
-    ])
+    example(
+        "announcements-read-only",
+        &[
+            ("POST /api/v1/channel/announcements-1/messages", Blocked),
+            ("POST /api/v1/channel/announcements-/messages", Blocked),
+            ("GET /api/v1/channel/announcements-1/messages", Proxied),
+            ("POST /api/v1/channel/general/messages", Proxied),
+            ("POST /pfp/1", Frontend),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn profile_pictures_are_blocked() {
-    example("block-pfp", &[
-        ("GET /pfp", Blocked),
-        ("GET /pfp/1", Blocked),
-        ("HEAD /pfp/1", Blocked),
-        ("DELETE /pfp/1", Blocked),
-        ("GET /pfpx", Frontend),
-    ])
+    example(
+        "block-pfp",
+        &[
+            ("GET /pfp", Blocked),
+            ("GET /pfp/1", Blocked),
+            ("HEAD /pfp/1", Blocked),
+            ("DELETE /pfp/1", Blocked),
+            ("GET /pfpx", Frontend),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn old_paths_are_redirected_with_each_code() {
-    example("redirects", &[
-        ("GET /old-api", Redirected(301, "https://example.com/new-api")),
-        ("GET /old-api/below?q=1", Redirected(301, "https://example.com/new-api")),
-        ("GET /beta", Redirected(302, "https://example.com/beta-new")),
-        ("POST /api/v1/upload", Redirected(307, "https://upload.example.com/api/v1/upload")),
-        ("PUT /moved/x", Redirected(308, "https://example.com/moved")),
-        ("GET /old-apix", Frontend),
-    ])
+    example(
+        "redirects",
+        &[
+            ("GET /old-api", Redirected(301, "https://example.com/new-api")),
+            (
+                "GET /old-api/below?q=1",
+                Redirected(301, "https://example.com/new-api"),
+            ),
+            ("GET /beta", Redirected(302, "https://example.com/beta-new")),
+            (
+                "POST /api/v1/upload",
+                Redirected(307, "https://upload.example.com/api/v1/upload"),
+            ),
+            ("PUT /moved/x", Redirected(308, "https://example.com/moved")),
+            ("GET /old-apix", Frontend),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn reads_are_allowed_and_writes_blocked_on_a_route() {
-    example("channel-reads-only", &[
-        ("GET /api/v1/channel/1/messages", Proxied),
-        ("OPTIONS /api/v1/channel/1/messages", Proxied),
-        ("PUT /api/v1/channel/1/messages", Proxied),
-        ("POST /api/v1/channel/1/messages", Blocked),
-        ("PATCH /api/v1/channel/1", Blocked),
-        ("DELETE /api/v1/channel/1", Blocked),
-        ("POST /api/v1/login", Proxied),
-    ])
+    example(
+        "channel-reads-only",
+        &[
+            ("GET /api/v1/channel/1/messages", Proxied),
+            ("OPTIONS /api/v1/channel/1/messages", Proxied),
+            ("PUT /api/v1/channel/1/messages", Proxied),
+            ("POST /api/v1/channel/1/messages", Blocked),
+            ("PATCH /api/v1/channel/1", Blocked),
+            ("DELETE /api/v1/channel/1", Blocked),
+            ("POST /api/v1/login", Proxied),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn a_read_only_instance_takes_no_writes() {
-    example("read-only-instance", &[
-        ("GET /api/v1/me", Proxied),
-        ("POST /api/v1/login", Blocked),
-        ("PUT /api/v1/x", Blocked),
-        ("PATCH /api/v1/me", Blocked),
-        ("DELETE /api/v1/me", Blocked),
-        ("GET /pfp/1", Proxied),
-        ("POST /pfp/1", Proxied),
-        ("GET /attachment/1", Proxied),
-    ])
+    example(
+        "read-only-instance",
+        &[
+            ("GET /api/v1/me", Proxied),
+            ("POST /api/v1/login", Blocked),
+            ("PUT /api/v1/x", Blocked),
+            ("PATCH /api/v1/me", Blocked),
+            ("DELETE /api/v1/me", Blocked),
+            ("GET /pfp/1", Proxied),
+            ("POST /pfp/1", Proxied),
+            ("GET /attachment/1", Proxied),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn account_creation_and_login_are_blocked() {
-    example("no-accounts", &[
-        ("POST /api/v1/signup", Blocked),
-        ("POST /api/v1/login", Blocked),
-        ("POST /api/v1/login/second", Blocked),
-        ("POST /api/v1/logins", Proxied),
-        ("GET /api/v1/me", Proxied),
-    ])
+    example(
+        "no-accounts",
+        &[
+            ("POST /api/v1/signup", Blocked),
+            ("POST /api/v1/login", Blocked),
+            ("POST /api/v1/login/second", Blocked),
+            ("POST /api/v1/logins", Proxied),
+            ("GET /api/v1/me", Proxied),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn the_live_stream_is_blocked() {
-    example("no-stream", &[
-        ("GET /api/v1/stream", Blocked),
-        ("GET /api/v1/stream?authorization=Bearer%20x", Blocked),
-        ("GET /api/v1/streams", Proxied),
-    ])
+    example(
+        "no-stream",
+        &[
+            ("GET /api/v1/stream", Blocked),
+            ("GET /api/v1/stream?authorization=Bearer%20x", Blocked),
+            ("GET /api/v1/streams", Proxied),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn calls_are_blocked_and_messages_are_not() {
-    example("no-calls", &[
-        ("POST /api/v1/channel/1/call", Blocked),
-        ("DELETE /api/v1/channel/1/call", Blocked),
-        ("POST /api/v1/channel/1/call/signal", Blocked),
-        ("POST /api/v1/channel/1/messages", Proxied),
-        ("POST /api/v1/channel/call", Proxied),
-        ("POST /api/v1/channel/1/calls", Proxied),
-    ])
+    example(
+        "no-calls",
+        &[
+            ("POST /api/v1/channel/1/call", Blocked),
+            ("DELETE /api/v1/channel/1/call", Blocked),
+            ("POST /api/v1/channel/1/call/signal", Blocked),
+            ("POST /api/v1/channel/1/messages", Proxied),
+            ("POST /api/v1/channel/call", Proxied),
+            ("POST /api/v1/channel/1/calls", Proxied),
+        ],
+    )
     .await;
 }
 
 #[tokio::test]
 async fn attachments_are_blocked() {
-    example("block-attachment", &[("GET /attachment/1", Blocked), ("GET /attachments", Frontend)]).await;
+    example(
+        "block-attachment",
+        &[("GET /attachment/1", Blocked), ("GET /attachments", Frontend)],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn all_downloads_are_blocked() {
-    example("no-downloads", &[
-        ("GET /attachment/1", Blocked),
-        ("GET /pfp/1", Blocked),
-        ("GET /api/v1/me", Proxied),
-    ])
+    example(
+        "no-downloads",
+        &[
+            ("GET /attachment/1", Blocked),
+            ("GET /pfp/1", Blocked),
+            ("GET /api/v1/me", Proxied),
+        ],
+    )
     .await;
 }
 
@@ -328,9 +377,20 @@ async fn attachments_over_ten_megabytes_are_refused() {
         .await;
     let client = Client::http(relay.http());
     assert_eq!(client.get("/attachment/small").await.body.len(), 10_485_760);
-    client.get("/attachment/big").await.assert_error(413, "content too big");
-    let methods: Vec<String> = backend.requests().into_iter().map(|request| request.method).collect();
-    assert_eq!(methods, ["HEAD", "GET", "HEAD"], "the body of the big one is never asked for");
+    client
+        .get("/attachment/big")
+        .await
+        .assert_error(413, "content too big");
+    let methods: Vec<String> = backend
+        .requests()
+        .into_iter()
+        .map(|request| request.method)
+        .collect();
+    assert_eq!(
+        methods,
+        ["HEAD", "GET", "HEAD"],
+        "the body of the big one is never asked for"
+    );
 }
 
 #[tokio::test]
@@ -341,7 +401,9 @@ async fn other_methods_than_the_seven_are_not_allowed() {
     for method in ["TRACE", "PROPFIND", "get", "LINK"] {
         let answer = client.call(method, "/x").send().await;
         assert_eq!(answer.status, 405, "{method}");
-        let allow = answer.header("allow").expect("RFC 9110 15.5.6: 405 comes with Allow");
+        let allow = answer
+            .header("allow")
+            .expect("RFC 9110 15.5.6: 405 comes with Allow");
         assert!(allow.contains("PATCH"), "{allow}");
     }
     assert_eq!(backend.requests().len(), 0);

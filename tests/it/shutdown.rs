@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Backend, Client, Relay, Reply, client::{count, next_chunk}, on_h1_and_h2, within};
+use crate::harness::{
+    Backend, Client, Relay, Reply,
+    client::{count, next_chunk},
+    on_h1_and_h2, within,
+};
 
 on_h1_and_h2! {
     async fn k4_an_open_request_is_finished_first(version) {

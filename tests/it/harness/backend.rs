@@ -118,9 +118,11 @@ impl Backend {
 
     /// The stream that the next request to a [`Reply::feed`] opens.
     pub(crate) async fn feed(&self) -> Feed {
-        within("a stream to be opened", async { self.feeds.lock().await.recv().await })
-            .await
-            .unwrap()
+        within("a stream to be opened", async {
+            self.feeds.lock().await.recv().await
+        })
+        .await
+        .unwrap()
     }
 
     /// Connections that are open now.
@@ -136,9 +138,12 @@ impl Backend {
     /// Waits until `count` connections are open.
     pub(crate) async fn wait_open(&self, count: usize) {
         let mut open = self.shared.open.subscribe();
-        within(&format!("{count} open connections"), open.wait_for(|open| *open == count))
-            .await
-            .unwrap();
+        within(
+            &format!("{count} open connections"),
+            open.wait_for(|open| *open == count),
+        )
+        .await
+        .unwrap();
     }
 
     /// Closes the connections that wait for a request, as a backend does whose keep-alive limit has come.
@@ -183,7 +188,11 @@ impl BackendBuilder {
             hang_ups: watch::Sender::default(),
             feeds,
         });
-        let accepting = tokio::spawn(accept(listener, self.tls.map(TlsAcceptor::from), Arc::clone(&shared)));
+        let accepting = tokio::spawn(accept(
+            listener,
+            self.tls.map(TlsAcceptor::from),
+            Arc::clone(&shared),
+        ));
         Backend {
             address,
             shared,
@@ -254,7 +263,12 @@ impl Recorded {
     #[track_caller]
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let values = self.headers(name);
-        assert!(values.len() <= 1, "{name} came {} times: {}", values.len(), self.head);
+        assert!(
+            values.len() <= 1,
+            "{name} came {} times: {}",
+            values.len(),
+            self.head
+        );
         values.first().copied()
     }
 

@@ -51,7 +51,9 @@ impl Flask {
         let mut command = Command::new(python);
         command.arg("-u").arg(peers.join("sova.py")).args(args);
         let process = Process::spawn(command);
-        let line = process.line("port line of sova.py", |line| line.starts_with("port ")).await;
+        let line = process
+            .line("port line of sova.py", |line| line.starts_with("port "))
+            .await;
         let port: u16 = line["port ".len()..].parse().unwrap();
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
@@ -99,8 +101,13 @@ impl Tinyproxy {
         let address = free_address();
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("tinyproxy.conf");
-        let credentials = credentials.map_or(String::new(), |(user, password)| format!("BasicAuth {user} {password}\n"));
-        let config = format!("Listen 127.0.0.1\nPort {}\nLogLevel Info\n{credentials}", address.port());
+        let credentials = credentials.map_or(String::new(), |(user, password)| {
+            format!("BasicAuth {user} {password}\n")
+        });
+        let config = format!(
+            "Listen 127.0.0.1\nPort {}\nLogLevel Info\n{credentials}",
+            address.port()
+        );
         fs::write(&path, config).unwrap();
         let mut command = Command::new("tinyproxy");
         command.arg("-d").arg("-c").arg(&path);
@@ -128,7 +135,10 @@ impl Tinyproxy {
 
 /// An address that nobody listens on: the system does not give the port away again soon.
 pub(crate) fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// Waits until something listens there. Neither proxy says when it is ready.

@@ -57,7 +57,9 @@ impl Relay {
     pub(crate) fn with_args<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> RelayBuilder {
         let mut builder = Self::builder();
         builder.file = false;
-        builder.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        builder
+            .args
+            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         builder
     }
 
@@ -116,6 +118,14 @@ impl Relay {
             .await
     }
 
+    /// The access log's first line, now or later, of a request whose shown path begins with `path`.
+    pub(crate) async fn access(&self, path: &str) -> String {
+        let wanted = |line: &str| {
+            has_word(line, "access") && field(line, "path").is_some_and(|shown| shown.starts_with(path))
+        };
+        self.process.line(&format!("access line of {path}"), wanted).await
+    }
+
     /// Resident memory in bytes.
     pub(crate) fn rss(&self) -> u64 {
         self.process.rss()
@@ -163,7 +173,8 @@ impl RelayBuilder {
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         let text = arg.as_ref().to_str().unwrap();
-        self.args.push(text.replace("{dir}", self.dir.path().to_str().unwrap()).into());
+        self.args
+            .push(text.replace("{dir}", self.dir.path().to_str().unwrap()).into());
         self
     }
 
@@ -229,7 +240,14 @@ impl RelayBuilder {
         }
         command.args(&self.args);
         // The machine's own settings are no part of a test.
-        for variable in ["RUST_LOG", "STATE_DIRECTORY", "NOTIFY_SOCKET", "http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        for variable in [
+            "RUST_LOG",
+            "STATE_DIRECTORY",
+            "NOTIFY_SOCKET",
+            "http_proxy",
+            "HTTP_PROXY",
+            "ALL_PROXY",
+        ] {
             command.env_remove(variable);
         }
         (command, self.dir)
@@ -267,7 +285,9 @@ fn merge(base: &mut toml::Table, new: toml::Table) {
     for (key, value) in new {
         match (base.get_mut(&key), value) {
             (Some(toml::Value::Table(base)), toml::Value::Table(new)) => merge(base, new),
-            (Some(toml::Value::Array(base)), toml::Value::Array(new)) if new.iter().all(|item| item.is_table()) => {
+            (Some(toml::Value::Array(base)), toml::Value::Array(new))
+                if new.iter().all(|item| item.is_table()) =>
+            {
                 base.extend(new);
             }
             (_, value) => {

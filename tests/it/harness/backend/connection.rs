@@ -62,7 +62,9 @@ impl Connection<'_> {
         };
         let done = self.answer(index, &request, reply).await;
         if done.is_err() {
-            self.shared.requests.send_modify(|requests| requests[index].abandoned = true);
+            self.shared
+                .requests
+                .send_modify(|requests| requests[index].abandoned = true);
         }
         done
     }
@@ -153,7 +155,10 @@ impl Connection<'_> {
     async fn feed(&mut self) -> io::Result<bool> {
         let (feed, mut pieces) = Feed::new();
         // An error: the test has dropped the backend.
-        self.shared.feeds.send(feed).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.shared
+            .feeds
+            .send(feed)
+            .map_err(|_| io::ErrorKind::BrokenPipe)?;
         loop {
             let piece = tokio::select! {
                 piece = pieces.recv() => piece,
@@ -210,10 +215,14 @@ impl Connection<'_> {
                     break;
                 }
                 let line = String::from_utf8_lossy(&line).into_owned();
-                self.shared.requests.send_modify(|requests| requests[index].trailers.push_str(&line));
+                self.shared
+                    .requests
+                    .send_modify(|requests| requests[index].trailers.push_str(&line));
             }
         }
-        self.shared.requests.send_modify(|requests| requests[index].ended = Some(Instant::now()));
+        self.shared
+            .requests
+            .send_modify(|requests| requests[index].ended = Some(Instant::now()));
         Ok(())
     }
 
@@ -240,7 +249,9 @@ impl Connection<'_> {
     }
 
     async fn chunk(&mut self, data: &[u8]) -> io::Result<()> {
-        self.writer.write_all(format!("{:x}\r\n", data.len()).as_bytes()).await?;
+        self.writer
+            .write_all(format!("{:x}\r\n", data.len()).as_bytes())
+            .await?;
         self.writer.write_all(data).await?;
         self.write(b"\r\n").await
     }
@@ -275,7 +286,10 @@ enum Onward {
 }
 
 fn framing(request: &Recorded) -> Framing {
-    match (request.header("transfer-encoding"), request.header("content-length")) {
+    match (
+        request.header("transfer-encoding"),
+        request.header("content-length"),
+    ) {
         (Some(coding), None) => {
             assert!(coding.eq_ignore_ascii_case("chunked"), "{}", request.head);
             Framing::Chunked

@@ -127,7 +127,10 @@ impl Reply {
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        let framed = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let framed = self
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
         match &self.content {
             Content::Whole(_) | Content::Zeros(_) if framed => {}
             Content::Whole(body) => head.push_str(&format!("Content-Length: {}\r\n", body.len())),
