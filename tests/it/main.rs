@@ -12,11 +12,14 @@
 mod harness;
 mod harness_itself;
 
+mod command_line;
 mod config_check;
 mod demo;
 mod forwarding;
 mod frontend;
+mod headers;
 mod logs;
+mod manual;
 mod paths;
 mod redirect;
 mod routing;

@@ -47,6 +47,16 @@ on_h1_and_h2! {
         assert_eq!(backend.only().body, b"firstsecondthird");
     }
 
+    async fn an_answer_that_comes_before_the_body_is_read_comes_through(version) {
+        let backend = Backend::builder().on("/x", |_| Reply::status("401 UNAUTHORIZED").early()).start().await;
+        let relay = relay(&backend).await;
+        let client = Client::https(&relay, version);
+        let (call, body) = client.call("POST", "/x").streamed();
+        body.try_send(Bytes::from_static(b"first")).unwrap();
+        assert_eq!(call.open().await.status(), 401);
+        drop(body);
+    }
+
     async fn each_event_arrives_before_the_backend_sends_the_next(version) {
         let backend = Backend::builder().on("/events", |_| Reply::events()).start().await;
         let relay = relay(&backend).await;

@@ -108,10 +108,10 @@ on_h1_and_h2! {
 
 #[tokio::test]
 async fn k1_a_backend_without_an_address_is_502() {
-    let relay = Relay::builder()
-        .toml("[backend]\nurl = \"http://nobody.invalid:1\"\n[[paths]]\nprefix = \"/*\"\naction = \"proxy\"")
-        .start()
-        .await;
+    let relay = Relay::start(
+        "[backend]\nurl = \"http://nobody.invalid:1\"\n[[paths]]\nprefix = \"/*\"\naction = \"proxy\"",
+    )
+    .await;
     let answer = Client::http(relay.http()).get("/api/v1/x").await;
     answer.assert_error(502, "backend unavailable");
 }

@@ -220,11 +220,12 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
             let shared = Arc::clone(&guard.0);
             match tls {
                 None => connection::serve(Box::new(stream), &shared, number).await,
-                Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => connection::serve(Box::new(stream), &shared, number).await,
-                    // The relay refused our certificate, which is what some tests want.
-                    Err(_) => {}
-                },
+                Some(tls) => {
+                    // An error: the relay refused our certificate, which is what some tests want.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        connection::serve(Box::new(stream), &shared, number).await;
+                    }
+                }
             }
             drop(guard);
         });

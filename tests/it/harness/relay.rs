@@ -30,7 +30,6 @@ pub(crate) struct RelayBuilder {
     /// Whether there is a config file at all.
     file: bool,
     dir: Arc<TempDir>,
-    command: Command,
     binary: PathBuf,
     args: Vec<OsString>,
 }
@@ -42,7 +41,6 @@ impl Relay {
             config: toml::Table::new(),
             file: true,
             dir: Arc::new(TempDir::new().unwrap()),
-            command: Command::new(""),
             binary: env!("CARGO_BIN_EXE_parley-relay").into(),
             args: Vec::new(),
         }
@@ -259,15 +257,17 @@ pub(crate) async fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> O
     Relay::with_args(args).run().await
 }
 
+/// What a relay that has ended wrote to standard error.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
 /// A log line's field, in text or JSON.
 pub(crate) fn field(line: &str, name: &str) -> Option<String> {
     if line.starts_with('{') {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        return match &line["fields"][name] {
-            serde_json::Value::Null => None,
-            serde_json::Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        };
+        let value = &line["fields"][name];
+        return (!value.is_null()).then(|| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     }
     let start = format!("{name}=");
     let word = line.split(' ').find_map(|word| word.strip_prefix(&start))?;

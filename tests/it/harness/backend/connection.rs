@@ -117,7 +117,9 @@ impl Connection<'_> {
     async fn respond(&mut self, request: &Recorded, reply: Reply) -> io::Result<bool> {
         match reply.content {
             Content::Raw(_) | Content::Silence => {}
-            _ => self.write(reply.head().as_bytes()).await?,
+            Content::Whole(_) | Content::Zeros(_) | Content::Feed | Content::Echo | Content::Tunnel => {
+                self.write(reply.head().as_bytes()).await?;
+            }
         }
         if request.method == "HEAD" && !matches!(reply.content, Content::Raw(_) | Content::Silence) {
             return Ok(true);
