@@ -60,15 +60,7 @@ impl std::fmt::Display for Decider {
 impl Entry {
     pub(crate) fn new(log: AccessLog, client: IpAddr, method: Method) -> Self {
         let began = Instant::now();
-        Self {
-            log,
-            began,
-            client,
-            method,
-            path: "-".to_owned(),
-            rule: Decider::None,
-            failure: None,
-        }
+        Self { log, began, client, method, path: "-".to_owned(), rule: Decider::None, failure: None }
     }
 
     /// Notes the masked path; made only if it will be written.
@@ -98,36 +90,14 @@ impl Entry {
                 StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS
             );
         response.map(|body| {
-            let length = if bodiless {
-                Some(0)
-            } else {
-                body.size_hint().exact()
-            };
-            let end = if length == Some(0) {
-                End::Whole
-            } else {
-                End::Aborted
-            };
-            Logged {
-                body,
-                length,
-                sent: 0,
-                status,
-                end,
-                entry: self,
-                _in_flight: in_flight,
-            }
+            let length = if bodiless { Some(0) } else { body.size_hint().exact() };
+            let end = if length == Some(0) { End::Whole } else { End::Aborted };
+            Logged { body, length, sent: 0, status, end, entry: self, _in_flight: in_flight }
         })
     }
 
     fn write(&self, status: StatusCode, bytes: u64, end: End) {
-        let Self {
-            client,
-            method,
-            path,
-            rule,
-            ..
-        } = self;
+        let Self { client, method, path, rule, .. } = self;
         let ms = (self.began.elapsed().as_secs_f64() * 1e4).round() / 10.0;
         let status = status.as_u16();
         match &self.failure {
@@ -188,9 +158,7 @@ impl http_body::Body for Logged {
             None => self.end = End::Whole,
             Some(Err(error)) => {
                 self.end = End::Broken;
-                self.entry
-                    .failure
-                    .get_or_insert_with(|| (error.origin(), error.to_string()));
+                self.entry.failure.get_or_insert_with(|| (error.origin(), error.to_string()));
             }
             Some(Ok(frame)) => {
                 self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);

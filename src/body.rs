@@ -26,9 +26,7 @@ impl Body {
     }
 
     pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
-        Self(Inner::Full(
-            Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty()),
-        ))
+        Self(Inner::Full(Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty())))
     }
 
     pub(crate) fn stream(

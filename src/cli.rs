@@ -101,10 +101,7 @@ impl Cli {
             && !run.flags.ask_for_tls()
         {
             let text = format!("nothing says what to serve: give --domain or --config\n\n{EXAMPLES}\n");
-            return Err(clap::Error::raw(
-                clap::error::ErrorKind::MissingRequiredArgument,
-                text,
-            ));
+            return Err(clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, text));
         }
         Ok(Self { command })
     }
@@ -128,9 +125,7 @@ pub(crate) fn refuse(error: &ConfigError) -> ExitCode {
 /// Prints what is hardly meant to standard error.
 pub(crate) fn warn(warnings: &[Warning]) -> io::Result<()> {
     let mut stderr = io::stderr();
-    warnings
-        .iter()
-        .try_for_each(|warning| stderr.write_all(warning.render(stderr_style()).as_bytes()))
+    warnings.iter().try_for_each(|warning| stderr.write_all(warning.render(stderr_style()).as_bytes()))
 }
 
 /// Prints an answer to standard output; unlike `println!` it does not panic when nobody reads it.
@@ -144,11 +139,7 @@ fn answer(text: &str) -> ExitCode {
 /// Colours for a terminal whose user does not mind them (no-color.org).
 fn stderr_style() -> Style {
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    if io::stderr().is_terminal() && !unwanted {
-        Style::Colours
-    } else {
-        Style::Plain
-    }
+    if io::stderr().is_terminal() && !unwanted { Style::Colours } else { Style::Plain }
 }
 
 #[cfg(test)]
@@ -180,23 +171,13 @@ mod tests {
         };
         assert_eq!(run.flags.domain, ["a.example", "::1"]);
         assert_eq!(run.config, Some("c.toml".into()));
-        assert!(matches!(
-            parse("parley-relay run --config c.toml"),
-            Ok(Command::Run(_))
-        ));
+        assert!(matches!(parse("parley-relay run --config c.toml"), Ok(Command::Run(_))));
     }
 
     #[test]
     fn with_nothing_to_serve_it_says_what_to_type() {
-        for line in [
-            "parley-relay",
-            "parley-relay --backend http://h",
-            "parley-relay run",
-        ] {
-            assert!(
-                refused(line).contains("parley-relay --domain chat.example.org"),
-                "{line}"
-            );
+        for line in ["parley-relay", "parley-relay --backend http://h", "parley-relay run"] {
+            assert!(refused(line).contains("parley-relay --domain chat.example.org"), "{line}");
         }
     }
 
@@ -223,10 +204,7 @@ mod tests {
             parse("parley-relay explain --config c.toml --backend http://h GET /"),
             Ok(Command::Explain(_))
         ));
-        assert!(matches!(
-            parse("parley-relay check c.toml"),
-            Ok(Command::Check(_))
-        ));
+        assert!(matches!(parse("parley-relay check c.toml"), Ok(Command::Check(_))));
         assert!(matches!(parse("parley-relay ca --storage s"), Ok(Command::Ca(_))));
         assert!(refused("parley-relay check").contains("FILE"));
     }

@@ -33,10 +33,7 @@ pub(crate) struct Trust {
 
 impl Trust {
     pub(crate) fn new(proxies: Vec<IpNet>, header: HeaderName) -> Self {
-        Self {
-            proxies: proxies.into(),
-            header,
-        }
+        Self { proxies: proxies.into(), header }
     }
 
     /// Whether a peer may speak for others.
@@ -53,29 +50,20 @@ impl Trust {
     pub(crate) fn client(&self, peer: IpAddr, scheme: &Scheme, headers: &HeaderMap) -> Client {
         let peer = peer.to_canonical();
         if !self.believes(peer) {
-            return Client {
-                address: peer,
-                scheme: scheme.clone(),
-            };
+            return Client { address: peer, scheme: scheme.clone() };
         }
         let scheme = match headers.get("x-forwarded-proto").map(|value| value.as_bytes()) {
             Some(b"https") => Scheme::HTTPS,
             Some(b"http") => Scheme::HTTP,
             _ => scheme.clone(),
         };
-        Client {
-            address: self.spoken_for(headers).unwrap_or(peer),
-            scheme,
-        }
+        Client { address: self.spoken_for(headers).unwrap_or(peer), scheme }
     }
 
     /// The rightmost address that is no trusted proxy itself; with nothing but proxies the leftmost of them.
     fn spoken_for(&self, headers: &HeaderMap) -> Option<IpAddr> {
-        let values: Vec<&str> = headers
-            .get_all(&self.header)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .collect();
+        let values: Vec<&str> =
+            headers.get_all(&self.header).iter().filter_map(|v| v.to_str().ok()).collect();
         let mut last = None;
         for entry in values.iter().rev().flat_map(|value| value.rsplit(',')) {
             // An entry that is no address ends what can be believed.
@@ -105,18 +93,12 @@ mod tests {
         for value in values {
             headers.append(header, HeaderValue::from_str(value).unwrap());
         }
-        trust(header)
-            .client(peer.parse().unwrap(), &Scheme::HTTP, &headers)
-            .address
-            .to_string()
+        trust(header).client(peer.parse().unwrap(), &Scheme::HTTP, &headers).address.to_string()
     }
 
     #[test]
     fn h2_a_stranger_is_not_believed() {
-        assert_eq!(
-            client_of("192.0.2.1", "x-forwarded-for", &["6.6.6.6"]),
-            "192.0.2.1"
-        );
+        assert_eq!(client_of("192.0.2.1", "x-forwarded-for", &["6.6.6.6"]), "192.0.2.1");
     }
 
     #[test]
@@ -137,12 +119,6 @@ mod tests {
         headers.insert("cf-connecting-ip", HeaderValue::from_static("192.0.2.9"));
         headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
         let client = trust("cf-connecting-ip").client("10.1.1.1".parse().unwrap(), &Scheme::HTTP, &headers);
-        assert_eq!(
-            client,
-            Client {
-                address: "192.0.2.9".parse().unwrap(),
-                scheme: Scheme::HTTPS
-            }
-        );
+        assert_eq!(client, Client { address: "192.0.2.9".parse().unwrap(), scheme: Scheme::HTTPS });
     }
 }

@@ -65,11 +65,7 @@ impl Environment {
     pub(crate) fn of_process() -> Self {
         Self {
             state_directory: std::env::var_os("STATE_DIRECTORY"),
-            user: if rustix::process::geteuid().is_root() {
-                User::Root
-            } else {
-                User::Other
-            },
+            user: if rustix::process::geteuid().is_root() { User::Root } else { User::Other },
             data_home: std::env::var_os("XDG_DATA_HOME").map(PathBuf::from),
             home: std::env::var_os("HOME").map(PathBuf::from),
             sova: "/opt/parley-chat/config.toml".into(),
@@ -263,23 +259,14 @@ mod tests {
             home: Some("/home/a".into()),
             sova: PathBuf::new(),
         };
-        let root = Environment {
-            user: User::Root,
-            ..other.clone()
-        };
+        let root = Environment { user: User::Root, ..other.clone() };
         let storage = |environment: Environment| environment.storage().display().to_string();
         assert_eq!(storage(root.clone()), "/var/lib/parley-relay");
         assert_eq!(storage(other.clone()), "/home/a/.local/share/parley-relay");
-        let data_home = |path: &str| Environment {
-            data_home: Some(path.into()),
-            ..other.clone()
-        };
+        let data_home = |path: &str| Environment { data_home: Some(path.into()), ..other.clone() };
         assert_eq!(storage(data_home("/data")), "/data/parley-relay");
         assert_eq!(storage(data_home("data")), "/home/a/.local/share/parley-relay");
-        let systemd = Environment {
-            state_directory: Some("/var/lib/a:/var/lib/b".into()),
-            ..root
-        };
+        let systemd = Environment { state_directory: Some("/var/lib/a:/var/lib/b".into()), ..root };
         assert_eq!(storage(systemd), "/var/lib/a");
     }
 }

@@ -128,9 +128,8 @@ impl Service {
             let tls = acceptor.accept(stream).await.map_err(ConnectionError::Io)?;
             Ok(Opened::Tls(Box::new(tls)))
         };
-        let opened = tokio::time::timeout_at(deadline, in_time)
-            .await
-            .map_err(|_| ConnectionError::Handshake)??;
+        let opened =
+            tokio::time::timeout_at(deadline, in_time).await.map_err(|_| ConnectionError::Handshake)??;
         match (opened, &self.purpose) {
             (Opened::Tls(tls), _) => {
                 let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -142,8 +141,7 @@ impl Service {
                 }
             }
             (Opened::Plain(stream), Purpose::Http) => {
-                self.http1(stream, self.connection(peer, Scheme::HTTP), drain)
-                    .await;
+                self.http1(stream, self.connection(peer, Scheme::HTTP), drain).await;
             }
             (Opened::Plain(stream), Purpose::Redirect { names, https_port }) => {
                 self.redirect(stream, names, *https_port, drain).await;
@@ -158,11 +156,7 @@ impl Service {
     }
 
     fn connection(&self, peer: SocketAddr, scheme: Scheme) -> Arc<Connection> {
-        Arc::new(Connection {
-            peer,
-            scheme,
-            requests: Requests::default(),
-        })
+        Arc::new(Connection { peer, scheme, requests: Requests::default() })
     }
 
     async fn http1<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)
@@ -170,10 +164,7 @@ impl Service {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let io = TokioIo::new(ClientIo::new(stream, connection.requests.clone(), self.deadlines));
-        let serving = self
-            .http1_builder()
-            .serve_connection(io, self.handler(connection))
-            .with_upgrades();
+        let serving = self.http1_builder().serve_connection(io, self.handler(connection)).with_upgrades();
         let mut serving = pin!(serving);
         let ended = tokio::select! {
             ended = &mut serving => ended,

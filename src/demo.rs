@@ -82,10 +82,7 @@ impl DemoBackend {
         Ok(Self {
             address: listener.local_addr()?,
             listener,
-            shared: Arc::new(Shared {
-                started: Instant::now(),
-                streams: StreamCount::default(),
-            }),
+            shared: Arc::new(Shared { started: Instant::now(), streams: StreamCount::default() }),
         })
     }
 
@@ -147,9 +144,7 @@ async fn respond(request: Request<Incoming>, peer: SocketAddr, shared: &Shared) 
     };
     if !methods.split(", ").any(|method| request.method() == method) {
         let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
-        response
-            .headers_mut()
-            .insert(header::ALLOW, HeaderValue::from_static(methods));
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
         return response;
     }
     // hyper sends the head of these and drops the body when the method is HEAD.
@@ -179,11 +174,8 @@ fn index(request: &Request<Incoming>, peer: SocketAddr) -> Response<Body> {
         .iter()
         .map(|(path, methods, _, about)| json!({ "path": path, "methods": methods, "about": about }))
         .collect();
-    let headers: Vec<String> = request
-        .headers()
-        .iter()
-        .map(|(name, value)| format!("{name}: {}", shown(name, value)))
-        .collect();
+    let headers: Vec<String> =
+        request.headers().iter().map(|(name, value)| format!("{name}: {}", shown(name, value))).collect();
     answer(
         StatusCode::OK,
         &json!({

@@ -26,10 +26,7 @@ impl ErrorPages {
         let status = error.status();
         let (content_type, body) = match path.and_then(|path| self.uri_prefix.strip(path)) {
             Some(rest) if !error.is_of_a_rule() && !is_api(rest) => self.page(status, error.message()),
-            _ => (
-                "application/json",
-                format!("{{\"error\":\"{}\"}}", error.message()).into(),
-            ),
+            _ => ("application/json", format!("{{\"error\":\"{}\"}}", error.message()).into()),
         };
         let mut response = Response::new(Body::full(body));
         *response.status_mut() = status;
@@ -54,8 +51,7 @@ impl ErrorPages {
 
 /// At or below `/api/v1`.
 fn is_api(rest: &str) -> bool {
-    rest.strip_prefix("/api/v1")
-        .is_some_and(|below| below.is_empty() || below.starts_with('/'))
+    rest.strip_prefix("/api/v1").is_some_and(|below| below.is_empty() || below.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -78,26 +74,14 @@ mod tests {
             UriPrefix::new("s").unwrap(),
             vec![(StatusCode::NOT_FOUND, Bytes::from_static(b"PAGE"))],
         );
-        let json = (
-            404,
-            "application/json".to_owned(),
-            r#"{"error":"not found"}"#.to_owned(),
-        );
+        let json = (404, "application/json".to_owned(), r#"{"error":"not found"}"#.to_owned());
         for path in ["/s/api/v1", "/s/api/v1/x", "/x", "/", "/sx"] {
-            assert_eq!(
-                shown(&pages, RequestError::NotFound, Some(path)).await,
-                json,
-                "{path}"
-            );
+            assert_eq!(shown(&pages, RequestError::NotFound, Some(path)).await, json, "{path}");
         }
         assert_eq!(shown(&pages, RequestError::NotFound, None).await, json);
         let page = (404, "text/html; charset=utf-8".to_owned(), "PAGE".to_owned());
         for path in ["/s", "/s/", "/s/x", "/s/api/v1x"] {
-            assert_eq!(
-                shown(&pages, RequestError::NotFound, Some(path)).await,
-                page,
-                "{path}"
-            );
+            assert_eq!(shown(&pages, RequestError::NotFound, Some(path)).await, page, "{path}");
         }
         let text = (502, "text/plain; charset=utf-8".to_owned(), String::new());
         let busy = shown(&pages, RequestError::Busy, Some("/s/x")).await;

@@ -67,12 +67,7 @@ pub(crate) struct FilteredBody<B> {
 
 impl<B> FilteredBody<B> {
     pub(crate) fn new(filter: Box<Filter>, inner: B) -> Self {
-        Self {
-            inner,
-            filter,
-            out: BytesMut::new(),
-            ended: false,
-        }
+        Self { inner, filter, out: BytesMut::new(), ended: false }
     }
 }
 
@@ -118,9 +113,7 @@ where
 
 impl<B> fmt::Debug for FilteredBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FilteredBody")
-            .field("filter", &self.filter)
-            .finish_non_exhaustive()
+        f.debug_struct("FilteredBody").field("filter", &self.filter).finish_non_exhaustive()
     }
 }
 
@@ -161,13 +154,8 @@ mod tests {
     #[tokio::test]
     async fn a_form_streams_through_and_its_trailers_are_dropped() {
         let trailers = HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("1"))]);
-        let frames = [
-            data(HEAD),
-            data("val"),
-            data("ue\r\n--B--"),
-            data("\r\n"),
-            Ok(Frame::trailers(trailers)),
-        ];
+        let frames =
+            [data(HEAD), data("val"), data("ue\r\n--B--"), data("\r\n"), Ok(Frame::trailers(trailers))];
         let body = filtered(frames).collect().await.unwrap();
         assert!(body.trailers().is_none());
         let text = String::from_utf8(body.to_bytes().to_vec()).unwrap();
@@ -188,15 +176,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_cut_off_body_never_looks_whole() {
-        let error = filtered([data(HEAD), data("v\r\n--B")])
-            .collect()
-            .await
-            .unwrap_err();
+        let error = filtered([data(HEAD), data("v\r\n--B")]).collect().await.unwrap_err();
         assert!(matches!(error, BodyError::Form(FormError::Truncated)), "{error}");
-        let error = filtered([data(HEAD), Err(BodyError::Idle)])
-            .collect()
-            .await
-            .unwrap_err();
+        let error = filtered([data(HEAD), Err(BodyError::Idle)]).collect().await.unwrap_err();
         assert!(matches!(error, BodyError::Idle), "{error}");
     }
 
@@ -207,10 +189,7 @@ mod tests {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         assert!(matches!(kind(&headers), Ok(Kind::NotMultipart)));
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("multipart/form-data; boundary=B"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("multipart/form-data; boundary=B"));
         assert_eq!(kind(&headers).unwrap_err(), FormError::Coded);
         headers.remove(header::CONTENT_ENCODING);
         assert!(matches!(kind(&headers), Ok(Kind::Multipart(_))));

@@ -62,13 +62,7 @@ impl StaticFiles {
             .map(|segment| segment.trim_matches('/').to_owned())
             .filter(|segment| !segment.is_empty())
             .collect();
-        Self {
-            uri_prefix,
-            outside_prefix,
-            excluded,
-            directory,
-            compressed: Arc::default(),
-        }
+        Self { uri_prefix, outside_prefix, excluded, directory, compressed: Arc::default() }
     }
 
     /// The directory's own pages for errors, read once.
@@ -111,9 +105,8 @@ impl StaticFiles {
             move || reply(&directory, &name, &method, &headers)
         };
         // The disk may be slow, and no other request waits for it.
-        let mut reply = tokio::task::spawn_blocking(job)
-            .await
-            .map_err(|error| RequestError::File(error.into()))??;
+        let mut reply =
+            tokio::task::spawn_blocking(job).await.map_err(|error| RequestError::File(error.into()))??;
         let body = match reply.content {
             Content::Nothing => Body::empty(),
             Content::Bytes(bytes) => Body::full(bytes),
@@ -122,11 +115,7 @@ impl StaticFiles {
                 let bytes = self.compressed.fetch(key, file, coding).await;
                 let bytes = bytes.map_err(RequestError::File)?;
                 reply.headers.insert(header::CONTENT_LENGTH, bytes.len().into());
-                if method == Method::HEAD {
-                    Body::empty()
-                } else {
-                    Body::full(bytes)
-                }
+                if method == Method::HEAD { Body::empty() } else { Body::full(bytes) }
             }
         };
         let mut response = Response::new(body);
@@ -152,9 +141,7 @@ impl StaticFiles {
         // `.html` is added, because both name the file.
         let excluded = [below, &name].into_iter().any(|path| {
             let first = path.split('/').next().unwrap_or_default();
-            self.excluded
-                .iter()
-                .any(|excluded| excluded.eq_ignore_ascii_case(first))
+            self.excluded.iter().any(|excluded| excluded.eq_ignore_ascii_case(first))
         });
         (!excluded).then_some(name)
     }
@@ -240,10 +227,8 @@ mod tests {
             headers: &[(&'static str, &str)],
         ) -> Result<Response<Body>, RequestError> {
             let path = CanonicalPath::parse(path).unwrap();
-            let headers = headers
-                .iter()
-                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-                .collect();
+            let headers =
+                headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
             self.files.serve(&method, &path, &headers).await
         }
 
@@ -261,10 +246,7 @@ mod tests {
         }
 
         async fn is_not_found(&self, path: &str) -> bool {
-            matches!(
-                self.send(Method::GET, path, &[]).await,
-                Err(RequestError::NotFound)
-            )
+            matches!(self.send(Method::GET, path, &[]).await, Err(RequestError::NotFound))
         }
     }
 
@@ -274,17 +256,13 @@ mod tests {
 
     fn unbrotli(bytes: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
-        brotli::Decompressor::new(bytes, 4096)
-            .read_to_end(&mut plain)
-            .unwrap();
+        brotli::Decompressor::new(bytes, 4096).read_to_end(&mut plain).unwrap();
         plain
     }
 
     fn gunzip(bytes: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(bytes)
-            .read_to_end(&mut plain)
-            .unwrap();
+        flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).unwrap();
         plain
     }
 
@@ -381,13 +359,7 @@ mod tests {
         symlink(&up, site.path("up")).unwrap();
         symlink("loop.txt", site.path("loop.txt")).unwrap();
         let long = format!("/abc/{}.txt", "x".repeat(300));
-        for path in [
-            "/abc/out.txt",
-            "/abc/out/secret.txt",
-            "/abc/up/secret.txt",
-            "/abc/loop.txt",
-            &long,
-        ] {
+        for path in ["/abc/out.txt", "/abc/out/secret.txt", "/abc/up/secret.txt", "/abc/loop.txt", &long] {
             assert!(site.is_not_found(path).await, "{path}");
         }
         symlink("about.html", site.path("same.html")).unwrap();
@@ -399,18 +371,9 @@ mod tests {
     #[tokio::test]
     async fn other_methods_are_405_on_a_file_and_404_without_one() {
         let site = Site::new();
-        for method in [
-            Method::POST,
-            Method::PUT,
-            Method::PATCH,
-            Method::DELETE,
-            Method::OPTIONS,
-        ] {
+        for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS] {
             let there = site.send(method.clone(), "/abc/about", &[]).await;
-            assert!(
-                matches!(there, Err(RequestError::Method { allow: "GET, HEAD" })),
-                "{method}"
-            );
+            assert!(matches!(there, Err(RequestError::Method { allow: "GET, HEAD" })), "{method}");
             for path in ["/abc/nope", "/abc/README.md", "/abc/media"] {
                 let missing = site.send(method.clone(), path, &[]).await;
                 assert!(matches!(missing, Err(RequestError::NotFound)), "{method} {path}");
@@ -431,10 +394,7 @@ mod tests {
 
         fs::create_dir(&path).unwrap();
         fs::write(path.join("about.html"), "ABOUT").unwrap();
-        assert_eq!(
-            files.serve(&Method::GET, &about, &none).await.unwrap().status(),
-            200
-        );
+        assert_eq!(files.serve(&Method::GET, &about, &none).await.unwrap().status(), 200);
     }
 
     #[test]
@@ -445,10 +405,7 @@ mod tests {
         site.write("400.html", &text(300 * 1024));
         symlink("/etc/hostname", site.path("405.html")).unwrap();
         let pages = site.files.error_pages();
-        let expected = [
-            (StatusCode::NOT_FOUND, "NOTFOUND"),
-            (StatusCode::INTERNAL_SERVER_ERROR, "SORRY"),
-        ];
+        let expected = [(StatusCode::NOT_FOUND, "NOTFOUND"), (StatusCode::INTERNAL_SERVER_ERROR, "SORRY")];
         assert_eq!(pages, expected.map(|(status, page)| (status, Bytes::from(page))));
     }
 
@@ -474,10 +431,7 @@ mod tests {
 
         site.write("x.png", b"PNG");
         let image = site.get("/abc/x.png", &[("accept-encoding", "br")]).await;
-        assert_eq!(
-            (image.header("content-type"), image.header("vary")),
-            (Some("image/png"), None)
-        );
+        assert_eq!((image.header("content-type"), image.header("vary")), (Some("image/png"), None));
     }
 
     #[tokio::test]
@@ -491,21 +445,13 @@ mod tests {
                 let head = site.reply(Method::HEAD, path, &headers).await;
                 let get = site.get(path, &headers).await;
                 assert_eq!(head.headers, get.headers, "{path} {encoding}");
-                assert_eq!(
-                    get.header("content-length"),
-                    Some(get.body.len().to_string().as_str())
-                );
+                assert_eq!(get.header("content-length"), Some(get.body.len().to_string().as_str()));
                 assert!(head.body.is_empty() && !get.body.is_empty());
             }
         }
         // Ranges are for GET.
-        let head = site
-            .reply(Method::HEAD, "/abc/large.bin", &[("range", "bytes=0-9")])
-            .await;
-        assert_eq!(
-            (head.status, head.header("content-length")),
-            (200, Some("200000"))
-        );
+        let head = site.reply(Method::HEAD, "/abc/large.bin", &[("range", "bytes=0-9")]).await;
+        assert_eq!((head.status, head.header("content-length")), (200, Some("200000")));
     }
 
     #[tokio::test]
@@ -514,9 +460,7 @@ mod tests {
         let bytes = text(300_000);
         site.write("large.bin", &bytes);
         assert_eq!(site.get("/abc/large.bin", &[]).await.body, bytes);
-        let part = site
-            .get("/abc/large.bin", &[("range", "bytes=70000-269999")])
-            .await;
+        let part = site.get("/abc/large.bin", &[("range", "bytes=70000-269999")]).await;
         assert_eq!((part.status, &part.body[..]), (206, &bytes[70_000..270_000]));
         assert_eq!(part.header("content-range"), Some("bytes 70000-269999/300000"));
         assert_eq!(part.header("content-length"), Some("200000"));
@@ -569,19 +513,10 @@ mod tests {
     async fn preconditions_come_before_ranges() {
         let site = Site::new();
         let plain = site.get("/abc/robots.txt", &[]).await;
-        let (etag, modified) = (
-            plain.header("etag").unwrap(),
-            plain.header("last-modified").unwrap(),
-        );
+        let (etag, modified) = (plain.header("etag").unwrap(), plain.header("last-modified").unwrap());
 
-        for condition in [
-            ("if-none-match", etag),
-            ("if-none-match", "*"),
-            ("if-modified-since", modified),
-        ] {
-            let reply = site
-                .get("/abc/robots.txt", &[condition, ("range", "bytes=0-1")])
-                .await;
+        for condition in [("if-none-match", etag), ("if-none-match", "*"), ("if-modified-since", modified)] {
+            let reply = site.get("/abc/robots.txt", &[condition, ("range", "bytes=0-1")]).await;
             assert_eq!((reply.status, reply.body.len()), (304, 0), "{condition:?}");
             assert_eq!(reply.header("etag"), Some(etag));
             assert_eq!(reply.header("cache-control"), Some("no-cache"));
@@ -591,28 +526,15 @@ mod tests {
                 assert_eq!(reply.header(name), None, "{name}");
             }
         }
-        let failed = site
-            .get(
-                "/abc/robots.txt",
-                &[("if-match", "\"x\""), ("if-none-match", etag)],
-            )
-            .await;
+        let failed = site.get("/abc/robots.txt", &[("if-match", "\"x\""), ("if-none-match", etag)]).await;
         assert_eq!((failed.status, failed.header("content-length")), (412, Some("0")));
 
         for (validator, status) in [(etag, 206), (modified, 206), ("\"x\"", 200)] {
             let headers = [("if-range", validator), ("range", "bytes=0-1")];
-            assert_eq!(
-                site.get("/abc/robots.txt", &headers).await.status,
-                status,
-                "{validator}"
-            );
+            assert_eq!(site.get("/abc/robots.txt", &headers).await.status, status, "{validator}");
             let headers = [("if-range", validator), ("range", "bytes=9-")];
             let status = if status == 206 { 416 } else { 200 };
-            assert_eq!(
-                site.get("/abc/robots.txt", &headers).await.status,
-                status,
-                "{validator}"
-            );
+            assert_eq!(site.get("/abc/robots.txt", &headers).await.status, status, "{validator}");
         }
     }
 
@@ -624,17 +546,9 @@ mod tests {
         // Longer than the clock of the file system may stand still.
         std::thread::sleep(Duration::from_millis(20));
         site.write("robots.txt", b"ROBOTZ");
-        let file = fs::File::options()
-            .write(true)
-            .open(site.path("robots.txt"))
-            .unwrap();
+        let file = fs::File::options().write(true).open(site.path("robots.txt")).unwrap();
         file.set_modified(modified).unwrap();
-        let after = site
-            .get(
-                "/abc/robots.txt",
-                &[("if-none-match", before.header("etag").unwrap())],
-            )
-            .await;
+        let after = site.get("/abc/robots.txt", &[("if-none-match", before.header("etag").unwrap())]).await;
         assert_eq!((after.status, &after.body[..]), (200, &b"ROBOTZ"[..]));
         assert_eq!(after.header("last-modified"), before.header("last-modified"));
     }
@@ -643,14 +557,9 @@ mod tests {
     async fn last_modified_is_never_in_the_future_nor_before_1970() {
         let site = Site::new();
         let epoch = std::time::SystemTime::UNIX_EPOCH;
-        let file = fs::File::options()
-            .write(true)
-            .open(site.path("robots.txt"))
-            .unwrap();
-        for time in [
-            epoch - Duration::from_secs(9),
-            std::time::SystemTime::now() + Duration::from_secs(9999),
-        ] {
+        let file = fs::File::options().write(true).open(site.path("robots.txt")).unwrap();
+        for time in [epoch - Duration::from_secs(9), std::time::SystemTime::now() + Duration::from_secs(9999)]
+        {
             file.set_modified(time).unwrap();
             let reply = site.get("/abc/robots.txt", &[]).await;
             let told = httpdate::parse_http_date(reply.header("last-modified").unwrap()).unwrap();
@@ -663,31 +572,19 @@ mod tests {
         let site = Site::new();
         let bytes = text(5000);
         site.write("main.js", &bytes);
-        let brotli = site
-            .get("/abc/main.js", &[("accept-encoding", "gzip, deflate, br")])
-            .await;
+        let brotli = site.get("/abc/main.js", &[("accept-encoding", "gzip, deflate, br")]).await;
         assert_eq!(brotli.header("content-encoding"), Some("br"));
         assert!(brotli.body.len() < 500);
-        assert_eq!(
-            brotli.header("content-length"),
-            Some(brotli.body.len().to_string().as_str())
-        );
+        assert_eq!(brotli.header("content-length"), Some(brotli.body.len().to_string().as_str()));
         assert_eq!(brotli.header("accept-ranges"), None);
         assert_eq!(unbrotli(&brotli.body), bytes);
 
-        let gzip = site
-            .get("/abc/main.js", &[("accept-encoding", "br;q=0.5, gzip")])
-            .await;
+        let gzip = site.get("/abc/main.js", &[("accept-encoding", "br;q=0.5, gzip")]).await;
         assert_eq!(gzip.header("content-encoding"), Some("gzip"));
         assert_eq!(gunzip(&gzip.body), bytes);
 
-        let plain = site
-            .get("/abc/main.js", &[("accept-encoding", "br;q=0, identity;q=0")])
-            .await;
-        assert_eq!(
-            (plain.header("content-encoding"), &plain.body[..]),
-            (None, &bytes[..])
-        );
+        let plain = site.get("/abc/main.js", &[("accept-encoding", "br;q=0, identity;q=0")]).await;
+        assert_eq!((plain.header("content-encoding"), &plain.body[..]), (None, &bytes[..]));
 
         let tags = [&brotli, &gzip, &plain].map(|reply| reply.header("etag").unwrap());
         assert!(tags[0].ends_with("-br\"") && tags[1].ends_with("-gzip\""));
@@ -708,20 +605,10 @@ mod tests {
     #[tokio::test]
     async fn small_large_and_compressed_files_are_sent_as_they_are() {
         let site = Site::new();
-        for (name, len) in [
-            ("small.js", 1023),
-            ("large.js", 2 * 1024 * 1024 + 1),
-            ("x.woff2", 5000),
-        ] {
+        for (name, len) in [("small.js", 1023), ("large.js", 2 * 1024 * 1024 + 1), ("x.woff2", 5000)] {
             site.write(name, &text(len));
-            let reply = site
-                .get(&format!("/abc/{name}"), &[("accept-encoding", "br")])
-                .await;
-            assert_eq!(
-                (reply.header("content-encoding"), reply.body.len()),
-                (None, len),
-                "{name}"
-            );
+            let reply = site.get(&format!("/abc/{name}"), &[("accept-encoding", "br")]).await;
+            assert_eq!((reply.header("content-encoding"), reply.body.len()), (None, len), "{name}");
         }
     }
 
@@ -732,45 +619,25 @@ mod tests {
         site.write("main.js.br", b"SIBLING");
         let headers = [("accept-encoding", "br")];
         let fresh = site.get("/abc/main.js", &headers).await;
-        assert_eq!(
-            (fresh.header("content-encoding"), &fresh.body[..]),
-            (Some("br"), &b"SIBLING"[..])
-        );
-        assert_eq!(
-            fresh.header("content-type"),
-            Some("text/javascript; charset=utf-8")
-        );
+        assert_eq!((fresh.header("content-encoding"), &fresh.body[..]), (Some("br"), &b"SIBLING"[..]));
+        assert_eq!(fresh.header("content-type"), Some("text/javascript; charset=utf-8"));
         assert!(fresh.header("etag").unwrap().ends_with("-br\""));
 
-        let sibling = fs::File::options()
-            .write(true)
-            .open(site.path("main.js.br"))
-            .unwrap();
+        let sibling = fs::File::options().write(true).open(site.path("main.js.br")).unwrap();
         let modified = fs::metadata(site.path("main.js")).unwrap().modified().unwrap();
         sibling.set_modified(modified).unwrap();
         assert_eq!(site.get("/abc/main.js", &headers).await.body, "SIBLING");
         sibling.set_modified(modified - Duration::from_nanos(1)).unwrap();
-        assert_eq!(
-            unbrotli(&site.get("/abc/main.js", &headers).await.body),
-            text(5000)
-        );
+        assert_eq!(unbrotli(&site.get("/abc/main.js", &headers).await.body), text(5000));
 
         // F1 holds for siblings.
         fs::remove_file(site.path("main.js.br")).unwrap();
         symlink("/etc/hostname", site.path("main.js.br")).unwrap();
-        assert_eq!(
-            unbrotli(&site.get("/abc/main.js", &headers).await.body),
-            text(5000)
-        );
+        assert_eq!(unbrotli(&site.get("/abc/main.js", &headers).await.body), text(5000));
         // A file that is too large to be compressed here takes the next coding that lies ready.
         site.write("large.js", &text(3_000_000));
         site.write("large.js.gz", b"SIBLING");
-        let large = site
-            .get("/abc/large.js", &[("accept-encoding", "br, gzip")])
-            .await;
-        assert_eq!(
-            (large.header("content-encoding"), &large.body[..]),
-            (Some("gzip"), &b"SIBLING"[..])
-        );
+        let large = site.get("/abc/large.js", &[("accept-encoding", "br, gzip")]).await;
+        assert_eq!((large.header("content-encoding"), &large.body[..]), (Some("gzip"), &b"SIBLING"[..]));
     }
 }

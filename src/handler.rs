@@ -26,29 +26,20 @@ pub(crate) async fn handle(
 ) -> Response<Logged> {
     let in_flight = connection.requests.begin();
     let is_head = request.method() == Method::HEAD;
-    let mut entry = Entry::new(
-        site.access,
-        connection.peer.ip().to_canonical(),
-        request.method().clone(),
-    );
-    let client = site
-        .trust
-        .client(connection.peer.ip(), &connection.scheme, request.headers());
+    let mut entry = Entry::new(site.access, connection.peer.ip().to_canonical(), request.method().clone());
+    let client = site.trust.client(connection.peer.ip(), &connection.scheme, request.headers());
     entry.client(client.address);
 
     let answer = respond(site, &client, request, &mut entry).await;
     let mut response = answer.unwrap_or_else(|(error, target)| {
         entry.failed(&error);
-        site.pages
-            .respond(&error, target.as_ref().map(|target| target.path.decoded()))
+        site.pages.respond(&error, target.as_ref().map(|target| target.path.decoded()))
     });
     if is_head {
         response = without_body(response);
     }
     if let Some(hsts) = site.hsts.as_ref().filter(|_| connection.scheme == Scheme::HTTPS) {
-        response
-            .headers_mut()
-            .insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
     entry.follow(response, in_flight)
 }
@@ -57,10 +48,7 @@ pub(crate) async fn handle(
 fn without_body(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
-        parts
-            .headers
-            .entry(CONTENT_LENGTH)
-            .or_insert_with(|| length.into());
+        parts.headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
     }
     Response::from_parts(parts, Body::empty())
 }
@@ -78,11 +66,7 @@ async fn respond(
     let request = Request::from_parts(parts, body);
     entry.path(|| site.redactor.target(&target));
     let decision = site.rules.decide(request.method(), &target.path);
-    entry.decided(
-        decision
-            .rule
-            .map_or(Decider::Frontend, |(number, _)| Decider::Rule(number)),
-    );
+    entry.decided(decision.rule.map_or(Decider::Frontend, |(number, _)| Decider::Rule(number)));
 
     let answer = match decision.rule.map(|(_, rule)| &rule.action) {
         Some(Action::Block) => Err(RequestError::Blocked),
@@ -100,20 +84,10 @@ async fn frontend(
     request: Request<Incoming>,
 ) -> Result<Response<Body>, RequestError> {
     match &site.frontend {
-        Frontend::Files(files) => {
-            files
-                .serve(request.method(), &target.path, request.headers())
-                .await
-        }
-        Frontend::Backend => {
-            site.backend
-                .forward(ProxyPolicy::default(), target, client, request)
-                .await
-        }
+        Frontend::Files(files) => files.serve(request.method(), &target.path, request.headers()).await,
+        Frontend::Backend => site.backend.forward(ProxyPolicy::default(), target, client, request).await,
         Frontend::Elsewhere(upstream) => {
-            upstream
-                .forward(ProxyPolicy::default(), target, client, request)
-                .await
+            upstream.forward(ProxyPolicy::default(), target, client, request).await
         }
         Frontend::Disabled => Err(RequestError::NotFound),
     }
@@ -122,8 +96,6 @@ async fn frontend(
 fn redirect(target: &http::HeaderValue, code: http::StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = code;
-    response
-        .headers_mut()
-        .insert(http::header::LOCATION, target.clone());
+    response.headers_mut().insert(http::header::LOCATION, target.clone());
     response
 }

@@ -45,24 +45,12 @@ pub(crate) fn target(parts: &Parts) -> Result<Target, RequestError> {
         return Err(RequestError::Expectation);
     }
     let path = CanonicalPath::parse(parts.uri.path()).map_err(RequestError::Path)?;
-    Ok(Target {
-        path,
-        query: parts.uri.query().map(Box::from),
-        host,
-    })
+    Ok(Target { path, query: parts.uri.query().map(Box::from), host })
 }
 
 fn is_known(method: &Method) -> bool {
-    [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::OPTIONS,
-    ]
-    .contains(method)
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS]
+        .contains(method)
 }
 
 /// The one host that `Host` and the target's authority agree on (attacks.md S10, D2).
@@ -78,14 +66,8 @@ fn host(parts: &Parts) -> Result<Option<Authority>, RequestError> {
             Authority::try_from(value.as_bytes()).map_err(|_| RequestError::Head("a Host that is none"))?,
         ),
     };
-    if parts
-        .uri
-        .scheme()
-        .is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS)
-    {
-        return Err(RequestError::Head(
-            "a target of another scheme than http and https",
-        ));
+    if parts.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        return Err(RequestError::Head("a target of another scheme than http and https"));
     }
     let host = match (parts.uri.authority().cloned(), line) {
         (Some(target), Some(line)) if target.as_str().eq_ignore_ascii_case(line.as_str()) => line,
@@ -125,14 +107,8 @@ mod tests {
     #[test]
     fn s10_one_host_that_is_one() {
         let of = |uri, headers: &[_]| host_of(Version::HTTP_11, uri, headers);
-        assert_eq!(
-            of("/", &[("host", "a.example:8443")]),
-            Ok(Some("a.example:8443".into()))
-        );
-        assert_eq!(
-            of("http://a.example/", &[("host", "A.example")]),
-            Ok(Some("A.example".into()))
-        );
+        assert_eq!(of("/", &[("host", "a.example:8443")]), Ok(Some("a.example:8443".into())));
+        assert_eq!(of("http://a.example/", &[("host", "A.example")]), Ok(Some("A.example".into())));
         for headers in [
             &[][..],
             &[("host", "")],
@@ -179,23 +155,13 @@ mod tests {
         for method in ["TRACE", "CONNECT", "PROPFIND", "get"] {
             let mut parts = parts(Version::HTTP_11, "/", &[("host", "a")]);
             parts.method = method.parse().unwrap();
-            assert!(
-                matches!(target(&parts), Err(RequestError::Method { .. })),
-                "{method}"
-            );
+            assert!(matches!(target(&parts), Err(RequestError::Method { .. })), "{method}");
         }
     }
 
     #[test]
     fn s14_no_expectation_but_100_continue() {
-        assert!(
-            host_of(
-                Version::HTTP_11,
-                "/",
-                &[("host", "a"), ("expect", "100-Continue")]
-            )
-            .is_ok()
-        );
+        assert!(host_of(Version::HTTP_11, "/", &[("host", "a"), ("expect", "100-Continue")]).is_ok());
         assert!(host_of(Version::HTTP_11, "/", &[("host", "a"), ("expect", "200-ok")]).is_err());
     }
 }

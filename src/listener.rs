@@ -46,10 +46,7 @@ fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
 
 fn no_ipv6(error: &io::Error) -> bool {
     // Not in this kernel, or switched off on this machine.
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL)
-    )
+    matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
 /// Accepts until `drain` is cancelled, each connection in a task of `connections`. Returns early only where
@@ -66,10 +63,7 @@ pub(crate) async fn accept(
         // Permit first: a connection that cannot be served is better off in the kernel's queue.
         let next = async {
             // The semaphore is never closed.
-            let permit = Arc::clone(&permits)
-                .acquire_owned()
-                .await
-                .map_err(io::Error::other)?;
+            let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
             listener.accept().await.map(|accepted| (accepted, permit))
         };
         let accepted = tokio::select! {
@@ -108,10 +102,7 @@ pub(crate) async fn accept(
 
 /// What passes when something else ends.
 fn is_exhausted(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
-    )
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 /// What accept(2) reports of the new connection or of the network, and not of the socket that listens.

@@ -16,12 +16,8 @@ pub(crate) fn start(log: &Log) {
     let _ = match log.format {
         LogFormat::Text => {
             let ansi = std::io::stderr().is_terminal();
-            registry
-                .with(format.with_ansi(ansi).with_target(false).with_filter(ours))
-                .try_init()
+            registry.with(format.with_ansi(ansi).with_target(false).with_filter(ours)).try_init()
         }
-        LogFormat::Json => registry
-            .with(format.json().with_target(false).with_filter(ours))
-            .try_init(),
+        LogFormat::Json => registry.with(format.json().with_target(false).with_filter(ours)).try_init(),
     };
 }

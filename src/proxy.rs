@@ -94,27 +94,11 @@ impl Upstream {
         bounds: Bounds,
         tunnels: TaskTracker,
     ) -> Self {
-        let FrontendUrl {
-            origin: BackendUrl { scheme, authority },
-            base,
-        } = url;
+        let FrontendUrl { origin: BackendUrl { scheme, authority }, base } = url;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let is_address = host.parse::<IpAddr>().is_ok() || host == "localhost";
-        let host = if is_address {
-            HostHeader::Client
-        } else {
-            HostHeader::Own
-        };
-        Self {
-            sender: Arc::new(sender),
-            streams,
-            scheme,
-            authority,
-            base,
-            host,
-            bounds,
-            tunnels,
-        }
+        let host = if is_address { HostHeader::Client } else { HostHeader::Own };
+        Self { sender: Arc::new(sender), streams, scheme, authority, base, host, bounds, tunnels }
     }
 
     /// Forwards a request and gives the response's head, with a body that streams.
@@ -135,35 +119,21 @@ impl Upstream {
         }
         self.address(&mut parts, target)?;
 
-        let limit = policy
-            .max_size
-            .filter(|_| parts.method == Method::GET || parts.method == Method::HEAD);
+        let limit = policy.max_size.filter(|_| parts.method == Method::GET || parts.method == Method::HEAD);
         if let Some(max) = limit
             && parts.method == Method::GET
             && !wants_events
         {
             size_check::probe(self, &parts, client, max).await?;
         }
-        let asked = Asked {
-            method: parts.method.clone(),
-            target,
-            client,
-            limit,
-        };
-        if let Some(streams) = self
-            .streams
-            .as_ref()
-            .filter(|_| wants_events && incoming.is_end_stream())
-        {
+        let asked = Asked { method: parts.method.clone(), target, client, limit };
+        if let Some(streams) = self.streams.as_ref().filter(|_| wants_events && incoming.is_end_stream()) {
             return self.stream(streams, asked, parts).await;
         }
         let progress = Arc::new(Progress::new());
         let body = self.upload(&mut parts.headers, policy, incoming, &progress)?;
         let request = Request::from_parts(parts, body);
-        let (response, lease) = self
-            .sender
-            .send(request, client, &progress, self.bounds.retry_for)
-            .await?;
+        let (response, lease) = self.sender.send(request, client, &progress, self.bounds.retry_for).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(upgrade) = upgrade
         {
@@ -200,23 +170,14 @@ impl Upstream {
         slot: Option<Slot>,
         asked: Asked<'_>,
     ) -> Result<Response<Body>, RequestError> {
-        let Asked {
-            method,
-            target,
-            client,
-            limit,
-        } = asked;
+        let Asked { method, target, client, limit } = asked;
         match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => {
-                return Err(RequestError::BadResponse(
-                    "the backend switched protocols unasked",
-                ));
+                return Err(RequestError::BadResponse("the backend switched protocols unasked"));
             }
             // Of a proxy on the way: it is we who have to know its password, and never the client.
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                return Err(RequestError::BadResponse(
-                    "the upstream proxy wants other credentials",
-                ));
+                return Err(RequestError::BadResponse("the upstream proxy wants other credentials"));
             }
             _ => {}
         }
@@ -282,11 +243,7 @@ impl Upstream {
         incoming: Incoming,
         progress: &Arc<Progress>,
     ) -> Result<Body, RequestError> {
-        if incoming
-            .size_hint()
-            .exact()
-            .is_some_and(|length| length > self.bounds.upload)
-        {
+        if incoming.size_hint().exact().is_some_and(|length| length > self.bounds.upload) {
             return Err(RequestError::BodyTooBig);
         }
         let kind = if policy.block_files {
@@ -297,12 +254,7 @@ impl Upstream {
         if incoming.is_end_stream() && matches!(kind, Kind::NotMultipart) {
             return Ok(Body::empty());
         }
-        let upload = Upload::new(
-            incoming,
-            self.bounds.upload,
-            self.bounds.upload_idle,
-            Arc::clone(progress),
-        );
+        let upload = Upload::new(incoming, self.bounds.upload, self.bounds.upload_idle, Arc::clone(progress));
         Ok(match kind {
             Kind::NotMultipart => Body::stream(upload),
             Kind::Multipart(filter) => {
@@ -324,11 +276,7 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let essence = value
-            .as_bytes()
-            .split(|byte| *byte == b';')
-            .next()
-            .unwrap_or_default();
+        let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
         essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
     })
 }

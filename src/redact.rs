@@ -27,11 +27,7 @@ impl Redactor {
         // `/x/SECRET` tells it too.
         let secret = self.prefix.as_path().trim_start_matches('/');
         let path = target.path.encoded();
-        let mut shown = if secret.is_empty() {
-            path.to_owned()
-        } else {
-            path.replace(secret, "<prefix>")
-        };
+        let mut shown = if secret.is_empty() { path.to_owned() } else { path.replace(secret, "<prefix>") };
         if let Some(query) = &target.query {
             shown.push('?');
             shown.push_str(&self.hash(query.as_bytes()));
@@ -42,11 +38,7 @@ impl Redactor {
     /// Eight hexadecimal digits that stand for `secret` until the process ends.
     fn hash(&self, secret: &[u8]) -> String {
         let tag = hmac::sign(&self.key, secret);
-        tag.as_ref()
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        tag.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
@@ -57,34 +49,18 @@ mod tests {
 
     fn shown(redactor: &Redactor, path: &str, query: Option<&str>) -> String {
         let path = CanonicalPath::parse(path).unwrap();
-        redactor.target(&Target {
-            path,
-            query: query.map(Box::from),
-            host: None,
-        })
+        redactor.target(&Target { path, query: query.map(Box::from), host: None })
     }
 
     #[test]
     fn g1_neither_prefix_nor_query_is_shown() {
         let redactor = Redactor::new(UriPrefix::new("s3cret").unwrap()).unwrap();
         assert_eq!(shown(&redactor, "/s3cret/api", None), "/<prefix>/api");
-        assert_eq!(
-            shown(&redactor, "/x/%733cret%0a".trim_end_matches("%0a"), None),
-            "/x/<prefix>"
-        );
+        assert_eq!(shown(&redactor, "/x/%733cret%0a".trim_end_matches("%0a"), None), "/x/<prefix>");
         let with_query = shown(&redactor, "/a", Some("authorization=Bearer%20t0ken"));
-        assert!(
-            !with_query.contains("t0ken") && with_query.len() == "/a?".len() + 8,
-            "{with_query}"
-        );
-        assert_eq!(
-            with_query,
-            shown(&redactor, "/a", Some("authorization=Bearer%20t0ken"))
-        );
-        assert_ne!(
-            with_query,
-            shown(&redactor, "/a", Some("authorization=Bearer%20other"))
-        );
+        assert!(!with_query.contains("t0ken") && with_query.len() == "/a?".len() + 8, "{with_query}");
+        assert_eq!(with_query, shown(&redactor, "/a", Some("authorization=Bearer%20t0ken")));
+        assert_ne!(with_query, shown(&redactor, "/a", Some("authorization=Bearer%20other")));
     }
 
     #[test]

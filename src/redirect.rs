@@ -24,19 +24,13 @@ pub(crate) struct Names {
 pub(crate) fn answer(names: &Names, https_port: u16, parts: &Parts) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     // What follows is another scheme, perhaps another port: nothing is gained by keeping this connection.
-    response
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let name = asked_name(parts)
         .filter(|name| names.certificates.serves(name))
         .or_else(|| names.first.clone())
         .or_else(|| names.certificates.first_name());
     let location = name.and_then(|name| {
-        let port = if https_port == 443 {
-            String::new()
-        } else {
-            format!(":{https_port}")
-        };
+        let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
         let path = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         HeaderValue::try_from(format!("https://{}{port}{path}", name.to_host())).ok()
     });
@@ -56,13 +50,7 @@ pub(crate) fn answer(names: &Names, https_port: u16, parts: &Parts) -> Response<
 
 /// The name in `Host`, if it is one (attacks.md R1).
 fn asked_name(parts: &Parts) -> Option<ServerName> {
-    let host: Authority = parts
-        .headers
-        .get(http::header::HOST)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()?;
+    let host: Authority = parts.headers.get(http::header::HOST)?.to_str().ok()?.parse().ok()?;
     if host.as_str().contains('@') {
         return None;
     }

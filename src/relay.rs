@@ -65,17 +65,8 @@ pub(crate) enum StartError {
 impl Relay {
     /// Takes a configuration apart, opens certificates and binds every port: all that can fail at a start.
     pub(crate) fn bind(config: Config) -> Result<Self, StartError> {
-        let Config {
-            uri_prefix,
-            server,
-            tls,
-            backend,
-            upstream_proxy,
-            frontend,
-            limits,
-            log,
-            rules,
-        } = config;
+        let Config { uri_prefix, server, tls, backend, upstream_proxy, frontend, limits, log, rules } =
+            config;
         let connections = TaskTracker::new();
         let plan = Plan {
             uri_prefix,
@@ -85,11 +76,7 @@ impl Relay {
             frontend,
             trust: Trust::new(server.trusted_proxies, server.client_ip_header),
             hsts: tls.as_ref().and_then(|tls| tls.hsts).map(hsts),
-            access: if log.access {
-                AccessLog::All
-            } else {
-                AccessLog::FailuresOnly
-            },
+            access: if log.access { AccessLog::All } else { AccessLog::FailuresOnly },
             max_content_length: server.max_content_length.0,
             idle_body: limits.idle_body,
         };
@@ -127,16 +114,10 @@ impl Relay {
                 let tickets = tls::ticketer().map_err(StartError::Tls)?;
                 let acceptor =
                     TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&certificates), tickets)));
-                let names = Names {
-                    certificates,
-                    first: tls.names.into_iter().next(),
-                };
+                let names = Names { certificates, first: tls.names.into_iter().next() };
                 if let Some(port) = server.http_port {
                     let https_port = main.local_addr().map_or(server.port, |address| address.port());
-                    let purpose = Purpose::Redirect {
-                        names: names.clone(),
-                        https_port,
-                    };
+                    let purpose = Purpose::Redirect { names: names.clone(), https_port };
                     listeners.push((bind(port)?, service(purpose)));
                 }
                 listeners.push((main, service(Purpose::Https { acceptor, names })));
@@ -144,21 +125,13 @@ impl Relay {
             }
         };
         let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self {
-            listeners,
-            keeper,
-            permits,
-            connections,
-            drain_for: limits.drain,
-        })
+        Ok(Self { listeners, keeper, permits, connections, drain_for: limits.drain })
     }
 
     /// Where the main listener listens.
     pub(crate) fn main_address(&self) -> Option<SocketAddr> {
         // It is pushed last.
-        self.listeners
-            .last()
-            .and_then(|(listener, _)| listener.local_addr().ok())
+        self.listeners.last().and_then(|(listener, _)| listener.local_addr().ok())
     }
 
     /// The SHA-256 fingerprint of the first certificate; `None` over plain HTTP.
@@ -176,17 +149,9 @@ impl Relay {
                 tracing::info!(kind = %service.purpose, %address, "listening");
             }
             let (permits, connections) = (Arc::clone(&self.permits), self.connections.clone());
-            accepting.spawn(listener::accept(
-                listener,
-                service,
-                permits,
-                connections,
-                drain.clone(),
-            ));
+            accepting.spawn(listener::accept(listener, service, permits, connections, drain.clone()));
         }
-        let keeper = self
-            .keeper
-            .map(|keeper| AbortOnDropHandle::new(tokio::spawn(keeper.run())));
+        let keeper = self.keeper.map(|keeper| AbortOnDropHandle::new(tokio::spawn(keeper.run())));
         tracing::info!("ready");
 
         let ended = tokio::select! {

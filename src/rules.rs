@@ -66,14 +66,8 @@ impl Rules {
 
     /// The rule that decides `method` on `path`.
     pub(crate) fn decide(&self, method: &Method, path: &CanonicalPath) -> Decision<'_> {
-        let rule = self
-            .0
-            .iter()
-            .zip(1..)
-            .find(|(rule, _)| rule.verdict(method, path) == Verdict::Decides);
-        Decision {
-            rule: rule.map(|(rule, number)| (number, rule)),
-        }
+        let rule = self.0.iter().zip(1..).find(|(rule, _)| rule.verdict(method, path) == Verdict::Decides);
+        Decision { rule: rule.map(|(rule, number)| (number, rule)) }
     }
 
     /// A verdict for each rule, in order: `decide` with its reasons.
@@ -82,11 +76,7 @@ impl Rules {
         self.0
             .iter()
             .map(|rule| {
-                let verdict = if decided {
-                    Verdict::NotReached
-                } else {
-                    rule.verdict(method, path)
-                };
+                let verdict = if decided { Verdict::NotReached } else { rule.verdict(method, path) };
                 decided |= verdict == Verdict::Decides;
                 (rule, verdict)
             })
@@ -111,11 +101,7 @@ mod tests {
     use super::*;
 
     fn rule(prefix: &str, methods: &[Method], action: Action) -> Rule {
-        Rule {
-            pattern: Pattern::new("/s", prefix).unwrap(),
-            methods: methods.to_vec(),
-            action,
-        }
+        Rule { pattern: Pattern::new("/s", prefix).unwrap(), methods: methods.to_vec(), action }
     }
 
     fn read_only() -> Rules {
@@ -149,23 +135,10 @@ mod tests {
     fn explain_says_of_each_rule_what_decide_made_of_it() {
         let rules = read_only();
         let verdicts = |method, raw| {
-            rules
-                .explain(&method, &path(raw))
-                .into_iter()
-                .map(|(_, verdict)| verdict)
-                .collect::<Vec<_>>()
+            rules.explain(&method, &path(raw)).into_iter().map(|(_, verdict)| verdict).collect::<Vec<_>>()
         };
-        assert_eq!(
-            verdicts(Method::GET, "/s/api/v1/channel"),
-            [Verdict::OtherMethod, Verdict::Decides]
-        );
-        assert_eq!(
-            verdicts(Method::POST, "/s/api/v1/channel"),
-            [Verdict::Decides, Verdict::NotReached]
-        );
-        assert_eq!(
-            verdicts(Method::POST, "/"),
-            [Verdict::OtherPath, Verdict::OtherPath]
-        );
+        assert_eq!(verdicts(Method::GET, "/s/api/v1/channel"), [Verdict::OtherMethod, Verdict::Decides]);
+        assert_eq!(verdicts(Method::POST, "/s/api/v1/channel"), [Verdict::Decides, Verdict::NotReached]);
+        assert_eq!(verdicts(Method::POST, "/"), [Verdict::OtherPath, Verdict::OtherPath]);
     }
 }

@@ -84,17 +84,7 @@ pub(crate) enum SiteError {
 impl Site {
     /// Builds a site; must run inside the runtime, which the pools sweep themselves on.
     pub(crate) fn build(plan: Plan, tunnels: &TaskTracker) -> Result<Self, SiteError> {
-        let Plan {
-            uri_prefix,
-            rules,
-            backend,
-            upstream_proxy,
-            frontend,
-            trust,
-            hsts,
-            access,
-            ..
-        } = plan;
+        let Plan { uri_prefix, rules, backend, upstream_proxy, frontend, trust, hsts, access, .. } = plan;
         let web = Arc::new(egress::web_roots());
         let roots = match &backend.ca_file {
             Some(file) => Arc::new(read_roots(file)?),
@@ -126,31 +116,12 @@ impl Site {
             hold_for: timeouts.hold,
         });
         let elsewhere = |url: FrontendUrl| {
-            Ok(Upstream::new(
-                url.clone(),
-                sender(&url.origin, &web, None)?,
-                None,
-                bounds,
-                tunnels.clone(),
-            ))
+            Ok(Upstream::new(url.clone(), sender(&url.origin, &web, None)?, None, bounds, tunnels.clone()))
         };
         let frontend = match frontend {
-            config::Frontend::Serve {
-                directory,
-                excluded_paths,
-                only_below_prefix,
-            } => {
-                let outside = if only_below_prefix {
-                    OutsidePrefix::NotFound
-                } else {
-                    OutsidePrefix::Served
-                };
-                Frontend::Files(StaticFiles::open(
-                    &directory,
-                    excluded_paths,
-                    uri_prefix.clone(),
-                    outside,
-                ))
+            config::Frontend::Serve { directory, excluded_paths, only_below_prefix } => {
+                let outside = if only_below_prefix { OutsidePrefix::NotFound } else { OutsidePrefix::Served };
+                Frontend::Files(StaticFiles::open(&directory, excluded_paths, uri_prefix.clone(), outside))
             }
             config::Frontend::Forward(url) if url.origin == backend.url && url.base.is_empty() => {
                 Frontend::Backend
@@ -165,10 +136,7 @@ impl Site {
         Ok(Self {
             rules,
             backend: Upstream::new(
-                FrontendUrl {
-                    origin: backend.url.clone(),
-                    base: "".into(),
-                },
+                FrontendUrl { origin: backend.url.clone(), base: "".into() },
                 sender(&backend.url, &roots, identity)?,
                 streams,
                 bounds,
@@ -228,25 +196,13 @@ impl fmt::Display for SiteError {
                 write!(f, "[backend] ca_file: {} cannot be read: {error}", file.display())
             }
             Self::CaFile(file, error) => {
-                write!(
-                    f,
-                    "[backend] ca_file: {} is no PEM file of certificates: {error:?}",
-                    file.display()
-                )
+                write!(f, "[backend] ca_file: {} is no PEM file of certificates: {error:?}", file.display())
             }
             Self::CaCertificate(file, error) => {
-                write!(
-                    f,
-                    "[backend] ca_file: a certificate in {} is none: {error}",
-                    file.display()
-                )
+                write!(f, "[backend] ca_file: a certificate in {} is none: {error}", file.display())
             }
             Self::OriginName(url) => {
-                write!(
-                    f,
-                    "no certificate can name the host of {}://{}",
-                    url.scheme, url.authority
-                )
+                write!(f, "no certificate can name the host of {}://{}", url.scheme, url.authority)
             }
             Self::Random => io::Error::other("the system gives no random bytes").fmt(f),
         }

@@ -30,18 +30,14 @@ impl Storage {
     pub(crate) fn open(path: &Path) -> Result<Self, StorageError> {
         let storage = Self::at(path);
         create_directory(path)?;
-        tempfile::tempfile_in(path).map_err(|source| StorageError::Write {
-            file: path.to_owned(),
-            source,
-        })?;
+        tempfile::tempfile_in(path)
+            .map_err(|source| StorageError::Write { file: path.to_owned(), source })?;
         Ok(storage)
     }
 
     /// The directory at `path`, for reading what may be there.
     pub(crate) fn at(path: &Path) -> Self {
-        Self {
-            directory: path.to_owned(),
-        }
+        Self { directory: path.to_owned() }
     }
 
     /// Where the file `name` lies.
@@ -77,10 +73,7 @@ fn create_directory(directory: &Path) -> Result<(), StorageError> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(|source| StorageError::Create {
-            directory: directory.to_owned(),
-            source,
-        })
+        .map_err(|source| StorageError::Create { directory: directory.to_owned(), source })
 }
 
 fn replace(directory: &Path, file: &Path, contents: &[u8]) -> io::Result<()> {
@@ -155,10 +148,7 @@ mod tests {
         let storage = Storage::open(root.path()).unwrap();
         // A directory in the file's place: the rename is refused, after everything was written.
         std::fs::create_dir(storage.path("key.pem")).unwrap();
-        assert!(matches!(
-            storage.write("key.pem", b"two"),
-            Err(StorageError::Write { .. })
-        ));
+        assert!(matches!(storage.write("key.pem", b"two"), Err(StorageError::Write { .. })));
         let left: Vec<_> = std::fs::read_dir(root.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
     }

@@ -41,9 +41,7 @@ pub(crate) fn server_config(
     certificates: Arc<Certificates>,
     ticketer: Arc<dyn ProducesTickets>,
 ) -> ServerConfig {
-    let mut config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_cert_resolver(certificates);
+    let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificates);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Every cipher suite on offer is sound, and a phone without AES in hardware knows why it prefers ChaCha20.
     config.ignore_client_order = false;
@@ -72,10 +70,7 @@ impl Keeper {
         let now = OffsetDateTime::now_utc();
         let (source, first) = match &tls.certificates {
             CertificateSource::Files { cert, key } => {
-                let (watch, first) = Watch::open(PemPair {
-                    cert: cert.clone(),
-                    key: key.clone(),
-                })?;
+                let (watch, first) = Watch::open(PemPair { cert: cert.clone(), key: key.clone() })?;
                 warn_of_misfits(&first, tls, now);
                 (Source::Files(Box::new(watch)), first)
             }
@@ -88,10 +83,7 @@ impl Keeper {
         };
         info!(fingerprint = first.fingerprint, expires = %first.not_after, "certificate");
         let certificates = Arc::new(Certificates::new(vec![first], tls.unknown_names));
-        let keeper = Self {
-            certificates: Arc::clone(&certificates),
-            source,
-        };
+        let keeper = Self { certificates: Arc::clone(&certificates), source };
         Ok((certificates, keeper))
     }
 
@@ -152,10 +144,7 @@ fn warn_of_misfits(certificate: &Certificate, tls: &config::Tls, now: OffsetDate
     if now >= certificate.not_after {
         warn!("the certificate has expired: {}", certificate.not_after);
     } else if now < certificate.not_before {
-        warn!(
-            "the certificate is not valid yet, or the clock is wrong: {}",
-            certificate.not_before
-        );
+        warn!("the certificate is not valid yet, or the clock is wrong: {}", certificate.not_before);
     }
 }
 
@@ -165,11 +154,7 @@ pub(crate) enum TlsError {
     /// A PEM file cannot be read.
     Read { file: PathBuf, source: io::Error },
     /// The PEM files are no pair.
-    Pair {
-        cert: PathBuf,
-        key: PathBuf,
-        source: CertificateError,
-    },
+    Pair { cert: PathBuf, key: PathBuf, source: CertificateError },
     /// The storage directory fails.
     Storage(StorageError),
     /// The local CA's root is there and cannot be used.
@@ -201,11 +186,9 @@ impl fmt::Display for TlsError {
                 key.display()
             ),
             Self::Storage(error) => error.fmt(f),
-            Self::Root { file, source } => write!(
-                f,
-                "the local CA's root in {} cannot be used: {source}; {NEW_ROOT}",
-                file.display()
-            ),
+            Self::Root { file, source } => {
+                write!(f, "the local CA's root in {} cannot be used: {source}; {NEW_ROOT}", file.display())
+            }
             Self::RootWithoutKey { root, key } => write!(
                 f,
                 "the local CA's root {} is there, but its key {} is not; {NEW_ROOT}",
@@ -293,13 +276,7 @@ mod tests {
     fn a_client_that_trusts_the_root_reaches_every_name_with_either_version() {
         install_provider();
         let storage = tempfile::tempdir().unwrap();
-        let names = [
-            "chat.lan",
-            "chat.example.org",
-            "192.168.1.20",
-            "fd00::20",
-            "203.0.113.7",
-        ];
+        let names = ["chat.lan", "chat.example.org", "192.168.1.20", "fd00::20", "203.0.113.7"];
         let (certificates, _keeper) = Keeper::open(&config(storage.path(), &names)).unwrap();
         assert_eq!(certificates.first_name(), Some("chat.lan".parse().unwrap()));
         let server = Arc::new(server_config(certificates, ticketer().unwrap()));
@@ -334,11 +311,7 @@ mod tests {
                 assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
             }
             let (second, _) = shake(&client, &load(), "chat.lan").unwrap();
-            assert_eq!(
-                second.handshake_kind(),
-                Some(HandshakeKind::Resumed),
-                "{version:?}"
-            );
+            assert_eq!(second.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
         }
     }
 
@@ -360,10 +333,7 @@ mod tests {
     #[test]
     fn a_new_pair_of_files_is_served_without_a_restart_and_a_broken_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
-        let (cert, key) = (
-            directory.path().join("cert.pem"),
-            directory.path().join("key.pem"),
-        );
+        let (cert, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
         let put = |name: &str| {
             let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
             fs::write(&cert, made.cert.pem()).unwrap();
@@ -371,10 +341,7 @@ mod tests {
         };
         put("a.example");
         let mut tls = config(directory.path(), &["a.example"]);
-        tls.certificates = CertificateSource::Files {
-            cert: cert.clone(),
-            key: key.clone(),
-        };
+        tls.certificates = CertificateSource::Files { cert: cert.clone(), key: key.clone() };
         let (certificates, mut keeper) = Keeper::open(&tls).unwrap();
         let serves = |name: &str| certificates.serves(&name.parse::<ServerName>().unwrap());
         assert!(serves("a.example"));

@@ -23,34 +23,18 @@ fn locked() -> Vec<(String, String)> {
     let lock: toml::Table = text.parse().expect("cargo writes TOML");
     let packages = lock["package"].as_array().expect("a list of packages");
     let field = |package: &toml::Value, key| package[key].as_str().expect("a string").to_owned();
-    packages
-        .iter()
-        .map(|package| (field(package, "name"), field(package, "version")))
-        .collect()
+    packages.iter().map(|package| (field(package, "name"), field(package, "version"))).collect()
 }
 
 /// Names and versions of what a build links. `Cargo.lock` holds more: what an optional dependency of a
 /// dependency would bring if it were switched on.
 fn linked() -> BTreeSet<(String, String)> {
     let output = Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--locked",
-            "--edges",
-            "normal,build",
-            "--prefix",
-            "none",
-            "--format",
-            "{p}",
-        ])
+        .args(["tree", "--locked", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs, since it runs this");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     text.lines()
         .filter_map(|line| {
@@ -72,17 +56,11 @@ fn no_locked_version_is_below_the_lowest_safe_one() {
     let locked = locked();
     for (name, lowest) in LOWEST_SAFE {
         for (_, version) in locked.iter().filter(|(locked, _)| locked == name) {
-            assert!(
-                numbers(version) >= lowest,
-                "{name} {version} is older than {lowest:?}"
-            );
+            assert!(numbers(version) >= lowest, "{name} {version} is older than {lowest:?}");
         }
     }
     for name in ["h2", "hyper", "rustls-webpki"] {
-        assert!(
-            locked.iter().any(|(locked, _)| locked == name),
-            "{name} is gone: is this list read at all?"
-        );
+        assert!(locked.iter().any(|(locked, _)| locked == name), "{name} is gone: is this list read at all?");
     }
 }
 

@@ -36,10 +36,7 @@ pub(crate) struct CaArgs {
 
 /// Shows the root in `storage` and exports it. Reads nothing but the certificate: the key stays where it is.
 pub(crate) fn run(arguments: &CaArgs) -> ExitCode {
-    let directory = arguments
-        .storage
-        .clone()
-        .unwrap_or_else(|| Environment::of_process().storage());
+    let directory = arguments.storage.clone().unwrap_or_else(|| Environment::of_process().storage());
     let storage = Storage::at(&directory);
     let file = storage.path(local_ca::ROOT);
     let pem = match storage.read(local_ca::ROOT) {
@@ -73,10 +70,8 @@ pub(crate) fn run(arguments: &CaArgs) -> ExitCode {
     if stdout.is_terminal() {
         report += &qr_code(&fingerprint);
     }
-    let exports = [
-        (&arguments.crt, der.to_vec()),
-        (&arguments.mobileconfig, mobileconfig(&der, &pem).into_bytes()),
-    ];
+    let exports =
+        [(&arguments.crt, der.to_vec()), (&arguments.mobileconfig, mobileconfig(&der, &pem).into_bytes())];
     for (file, contents) in exports {
         let Some(file) = file else { continue };
         if let Err(error) = fs::write(file, contents) {
@@ -123,11 +118,7 @@ fn qr_code(fingerprint: &str) -> String {
         return String::new();
     };
     // Light modules are drawn, dark ones left blank: most terminals are dark.
-    let drawn = code
-        .render::<Dense1x2>()
-        .dark_color(Dense1x2::Light)
-        .light_color(Dense1x2::Dark)
-        .build();
+    let drawn = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
     drawn + "\n\n"
 }
 
@@ -214,18 +205,9 @@ mod tests {
         let (der, pem) = root();
         let profile = mobileconfig(&der, pem.as_bytes());
         assert_eq!(profile, mobileconfig(&der, pem.as_bytes()));
-        let data = profile
-            .split("<data>")
-            .nth(1)
-            .unwrap()
-            .split("</data>")
-            .next()
-            .unwrap();
+        let data = profile.split("<data>").nth(1).unwrap().split("</data>").next().unwrap();
         let again = format!("-----BEGIN CERTIFICATE-----\n{data}\n-----END CERTIFICATE-----\n");
-        assert_eq!(
-            CertificateDer::from_pem_slice(again.as_bytes()).unwrap().as_ref(),
-            der
-        );
+        assert_eq!(CertificateDer::from_pem_slice(again.as_bytes()).unwrap().as_ref(), der);
         assert!(!profile.contains(&uuid("profile", &root().0)));
     }
 

@@ -46,10 +46,7 @@ pub(crate) fn run(arguments: &DemoArgs) -> ExitCode {
         }
     };
     let environment = Environment::of_process();
-    let storage = arguments
-        .storage
-        .clone()
-        .unwrap_or_else(|| environment.storage().join("demo"));
+    let storage = arguments.storage.clone().unwrap_or_else(|| environment.storage().join("demo"));
     let flags = Flags {
         domain: names(arguments.host),
         backend: Some(format!("http://{}", backend.local_addr())),

@@ -35,10 +35,7 @@ pub(crate) fn run(arguments: &ExplainArgs) -> ExitCode {
 /// A line each for the path, every rule, and the outcome. The secret prefix is shown as `…`, so that the
 /// text can be passed on.
 fn explain(config: &Config, method: &str, url: &str) -> String {
-    let Some(method) = METHODS
-        .into_iter()
-        .find(|known| known.as_str().eq_ignore_ascii_case(method))
-    else {
+    let Some(method) = METHODS.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(method)) else {
         return "refused: 405, the method is let in nowhere\n".to_owned();
     };
     let path = match CanonicalPath::parse(path_of(url)) {
@@ -54,22 +51,14 @@ fn explain(config: &Config, method: &str, url: &str) -> String {
             decisive = Some(rule);
         }
         // Writing to a String does not fail.
-        let _ = writeln!(
-            text,
-            "rule {number:<3} {}: {}",
-            describe(&config.uri_prefix, rule),
-            reason(verdict)
-        );
+        let _ =
+            writeln!(text, "rule {number:<3} {}: {}", describe(&config.uri_prefix, rule), reason(verdict));
     }
     let outcome = match decisive.map(|rule| &rule.action) {
         Some(Action::Proxy(_)) => format!("proxied to {}{shown}", config.backend.url),
         Some(Action::Block) => "blocked: 403".to_owned(),
         Some(Action::Redirect { target, code }) => {
-            format!(
-                "redirected: {} to {}",
-                code.as_u16(),
-                target.to_str().unwrap_or_default()
-            )
+            format!("redirected: {} to {}", code.as_u16(), target.to_str().unwrap_or_default())
         }
         None => frontend(config, &path, &shown),
     };
@@ -129,10 +118,9 @@ fn reason(verdict: Verdict) -> &'static str {
 fn frontend(config: &Config, path: &CanonicalPath, shown: &str) -> String {
     let below = config.uri_prefix.strip(path.decoded()).is_some();
     match &config.frontend {
-        Frontend::Serve {
-            only_below_prefix: true,
-            ..
-        } if !below => "not found: 404, the path is outside of the prefix".to_owned(),
+        Frontend::Serve { only_below_prefix: true, .. } if !below => {
+            "not found: 404, the path is outside of the prefix".to_owned()
+        }
         Frontend::Serve { directory, .. } => format!("the front end: a file from {}", directory.display()),
         Frontend::Forward(url) => format!("the front end: forwarded to {url}{shown}"),
         Frontend::Disabled => "not found: 404, there is no front end".to_owned(),
@@ -156,9 +144,7 @@ mod tests {
             home: None,
             sova: PathBuf::from("/nonexistent"),
         };
-        config::load(Some(file.path()), &Flags::default(), &environment)
-            .unwrap()
-            .config
+        config::load(Some(file.path()), &Flags::default(), &environment).unwrap().config
     }
 
     const RULES: &str = r#"
@@ -189,11 +175,7 @@ action = "proxy"
     fn each_rule_is_told_with_its_verdict_and_then_the_outcome() {
         let config = config(RULES);
         assert_eq!(
-            explain(
-                &config,
-                "get",
-                "https://chat.example.org/s3cret/%61pi/v1/channel/1?token=x"
-            ),
+            explain(&config, "get", "https://chat.example.org/s3cret/%61pi/v1/channel/1?token=x"),
             "request  GET /…/api/v1/channel/1\n\
              rule 1   /…/api/v1/channel POST proxy, no files, at most 10 bytes: another method\n\
              rule 2   /…/old redirect: another path\n\
@@ -205,15 +187,9 @@ action = "proxy"
             let text = explain(&config, method, url);
             text.lines().last().unwrap_or_default().to_owned()
         };
-        assert_eq!(
-            outcome("GET", "/s3cret/old/x"),
-            "outcome  redirected: 307 to /new"
-        );
+        assert_eq!(outcome("GET", "/s3cret/old/x"), "outcome  redirected: 307 to /new");
         assert_eq!(outcome("HEAD", "/s3cret/pfp"), "outcome  blocked: 403");
-        assert_eq!(
-            outcome("GET", "http://h"),
-            "outcome  not found: 404, there is no front end"
-        );
+        assert_eq!(outcome("GET", "http://h"), "outcome  not found: 404, there is no front end");
         assert!(
             explain(&config, "POST", "/s3cret/api/v1/channel")
                 .contains("rule 4   /…/api/v1 proxy: not reached")
@@ -223,10 +199,7 @@ action = "proxy"
     #[test]
     fn a_refused_request_is_told_with_the_reason() {
         let config = config(RULES);
-        assert_eq!(
-            explain(&config, "TRACE", "/"),
-            "refused: 405, the method is let in nowhere\n"
-        );
+        assert_eq!(explain(&config, "TRACE", "/"), "refused: 405, the method is let in nowhere\n");
         assert!(explain(&config, "GET", "/a/../b").starts_with("refused: 400, "));
     }
 

@@ -69,11 +69,7 @@ pub(crate) struct Faults(Vec<Fault>);
 
 impl Faults {
     pub(crate) fn add(&mut self, key: impl Into<String>, reason: Reason, place: Option<Place>) {
-        self.0.push(Fault {
-            key: key.into(),
-            reason,
-            place,
-        });
+        self.0.push(Fault { key: key.into(), reason, place });
     }
 
     /// The faults as an error, in the order of their places; `Ok` when there are none.
@@ -81,12 +77,7 @@ impl Faults {
         if self.0.is_empty() {
             return Ok(());
         }
-        self.0.sort_by(|a, b| {
-            a.place
-                .as_ref()
-                .map(Place::order)
-                .cmp(&b.place.as_ref().map(Place::order))
-        });
+        self.0.sort_by(|a, b| a.place.as_ref().map(Place::order).cmp(&b.place.as_ref().map(Place::order)));
         Err(ConfigError { faults: self.0 })
     }
 }
@@ -94,26 +85,14 @@ impl Faults {
 impl From<Reason> for ConfigError {
     /// A fault of a whole file.
     fn from(reason: Reason) -> Self {
-        Self {
-            faults: vec![Fault {
-                key: String::new(),
-                reason,
-                place: None,
-            }],
-        }
+        Self { faults: vec![Fault { key: String::new(), reason, place: None }] }
     }
 }
 
 impl ConfigError {
     /// The error of one fault.
     pub(crate) fn one(reason: Reason, place: Place) -> Self {
-        Self {
-            faults: vec![Fault {
-                key: String::new(),
-                reason,
-                place: Some(place),
-            }],
-        }
+        Self { faults: vec![Fault { key: String::new(), reason, place: Some(place) }] }
     }
 
     /// The faults of a file that can be done without.
@@ -162,10 +141,7 @@ impl Fault {
 
 impl Warning {
     pub(crate) fn new(text: impl Into<String>, place: Option<Place>) -> Self {
-        Self {
-            text: text.into(),
-            place,
-        }
+        Self { text: text.into(), place }
     }
 
     /// What the warning says.
@@ -198,11 +174,7 @@ impl Placed for Fault {
     }
 
     fn hide(&self) -> Hide {
-        if matches!(self.reason, Reason::UnknownKey { .. }) {
-            Hide::Value
-        } else {
-            Hide::Nothing
-        }
+        if matches!(self.reason, Reason::UnknownKey { .. }) { Hide::Value } else { Hide::Nothing }
     }
 }
 
@@ -261,12 +233,7 @@ impl fmt::Display for Warning {
             Some(Place::Flag(flag)) => write!(f, "{flag}: ")?,
             Some(Place::File(source)) => write!(f, "{}: ", source.path().display())?,
             Some(place @ Place::Text(source, _)) => {
-                write!(
-                    f,
-                    "{}:{}: ",
-                    source.path().display(),
-                    line(place).unwrap_or_default()
-                )?;
+                write!(f, "{}:{}: ", source.path().display(), line(place).unwrap_or_default())?;
             }
             None => {}
         }
@@ -379,9 +346,7 @@ mod tests {
         let mut faults = Faults::default();
         faults.add(
             "server.prot",
-            Reason::UnknownKey {
-                nearest: Some("port"),
-            },
+            Reason::UnknownKey { nearest: Some("port") },
             Some(Place::Text(source, 25..29)),
         );
         let error = faults.into_result().unwrap_err();
@@ -409,10 +374,7 @@ error: `server.prot`: unknown key
     fn a_warning_fits_on_one_line_of_a_log() {
         let source = Arc::new(Source::new("c.toml", "a\nb\n"));
         let warning = |place| Warning::new("hm", place).to_string();
-        assert_eq!(
-            warning(Some(Place::Text(Arc::clone(&source), 2..3))),
-            "c.toml:2: hm"
-        );
+        assert_eq!(warning(Some(Place::Text(Arc::clone(&source), 2..3))), "c.toml:2: hm");
         assert_eq!(warning(Some(Place::File(source))), "c.toml: hm");
         assert_eq!(warning(Some(Place::Flag("--port"))), "--port: hm");
         assert_eq!(warning(None), "hm");
@@ -423,11 +385,7 @@ error: `server.prot`: unknown key
         let source = Arc::new(Source::new("c.toml", "a\nb\nc\n"));
         let mut faults = Faults::default();
         for at in [4, 0, 2] {
-            faults.add(
-                "k",
-                Reason::Rule("r"),
-                Some(Place::Text(Arc::clone(&source), at..at + 1)),
-            );
+            faults.add("k", Reason::Rule("r"), Some(Place::Text(Arc::clone(&source), at..at + 1)));
         }
         let error = faults.into_result().unwrap_err();
         let lines: Vec<_> = error.faults().iter().map(Fault::line).collect();

@@ -90,12 +90,7 @@ impl Flags {
             };
         }
         if self.upstream_proxy.is_some() {
-            set(
-                &mut raw.upstream_proxy.url,
-                "--upstream-proxy",
-                &self.upstream_proxy,
-                faults,
-            );
+            set(&mut raw.upstream_proxy.url, "--upstream-proxy", &self.upstream_proxy, faults);
             raw.upstream_proxy.enabled = Setting::Given(true, Place::Flag("--upstream-proxy"));
         }
         self.apply_frontend(raw, faults);
@@ -149,11 +144,7 @@ impl Flags {
                     }
                 }
             }
-            tls.domains = if all_good {
-                Setting::Given(names, Place::Flag(FLAG))
-            } else {
-                Setting::Faulty
-            };
+            tls.domains = if all_good { Setting::Given(names, Place::Flag(FLAG)) } else { Setting::Faulty };
         }
         if self.self_signed {
             tls.mode = Setting::Given(TlsMode::SelfSigned, Place::Flag("--self-signed"));

@@ -63,12 +63,7 @@ fn read<T>(
         error.set_input(None);
         ConfigError::one(Reason::Syntax(error), place)
     })?;
-    let mut reader = Reader {
-        source: &source,
-        faults,
-        unknown_keys,
-        known: Default::default(),
-    };
+    let mut reader = Reader { source: &source, faults, unknown_keys, known: Default::default() };
     let value = reader.document(table.get_ref(), read_keys);
     drop(table);
     Ok((value, source))
@@ -94,12 +89,7 @@ fn ask_sova(
         return Ok(());
     }
     let mut its_faults = Faults::default();
-    let read = read(
-        &environment.sova,
-        UnknownKeys::Ignore,
-        &mut its_faults,
-        Sova::read,
-    );
+    let read = read(&environment.sova, UnknownKeys::Ignore, &mut its_faults, Sova::read);
     match read.and_then(|(sova, _)| its_faults.into_result().map(|()| sova)) {
         Ok(sova) => sova.apply(raw),
         Err(error) => {
@@ -126,10 +116,7 @@ mod tests {
 
     impl Case {
         fn new(config: impl AsRef<[u8]>) -> Self {
-            let case = Self {
-                directory: tempfile::tempdir().unwrap(),
-                flags: Flags::default(),
-            };
+            let case = Self { directory: tempfile::tempdir().unwrap(), flags: Flags::default() };
             case.write("config.toml", config);
             case
         }
@@ -189,9 +176,7 @@ mod tests {
 
     fn warnings(config: &str) -> Vec<(Option<usize>, String)> {
         let warnings = loaded(config).warnings;
-        let told = warnings
-            .iter()
-            .map(|warning| (warning.line(), warning.text().to_owned()));
+        let told = warnings.iter().map(|warning| (warning.line(), warning.text().to_owned()));
         told.collect()
     }
 
@@ -244,12 +229,7 @@ uri_prefix = "your20charprefix"
         assert_eq!(config.uri_prefix.as_path(), "/your20charprefix");
         assert_eq!(config.backend.url.to_string(), "http://127.0.0.1:42836");
         assert!(config.upstream_proxy.is_none());
-        let trusted: Vec<_> = config
-            .server
-            .trusted_proxies
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let trusted: Vec<_> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
         assert_eq!(trusted, ["127.0.0.0/8", "::1/128"]);
         let Frontend::Serve { directory, .. } = config.frontend else {
             panic!("another front end");
@@ -283,19 +263,8 @@ uri_prefix = "your20charprefix"
         );
         let (example, defaults) = (example.config, defaults.config);
         assert_eq!(
-            format!(
-                "{:?}",
-                (&example.server, &example.tls, &example.backend, &example.limits)
-            ),
-            format!(
-                "{:?}",
-                (
-                    &defaults.server,
-                    &defaults.tls,
-                    &defaults.backend,
-                    &defaults.limits
-                )
-            )
+            format!("{:?}", (&example.server, &example.tls, &example.backend, &example.limits)),
+            format!("{:?}", (&defaults.server, &defaults.tls, &defaults.backend, &defaults.limits))
         );
         assert_eq!(format!("{:?}", example.log), format!("{:?}", defaults.log));
         assert_eq!(
@@ -331,15 +300,8 @@ uri_prefix = "your20charprefix"
         for (key, value) in document.get_ref() {
             written.insert(key.get_ref().to_string());
             let in_array = value.get_ref().as_array().into_iter().flatten();
-            for table in in_array
-                .chain([value])
-                .filter_map(|value| value.get_ref().as_table())
-            {
-                written.extend(
-                    table
-                        .keys()
-                        .map(|name| format!("{}.{}", key.get_ref(), name.get_ref())),
-                );
+            for table in in_array.chain([value]).filter_map(|value| value.get_ref().as_table()) {
+                written.extend(table.keys().map(|name| format!("{}.{}", key.get_ref(), name.get_ref())));
             }
         }
         assert_eq!(written, known);
@@ -354,10 +316,7 @@ uri_prefix = "your20charprefix"
             error.to_string()
         };
         let missing = of(&case.path("missing.toml"));
-        assert!(
-            missing.contains("missing.toml cannot be read: No such file"),
-            "{missing}"
-        );
+        assert!(missing.contains("missing.toml cannot be read: No such file"), "{missing}");
         assert!(of(case.directory.path()).contains("cannot be read: Is a directory"));
     }
 
@@ -374,10 +333,7 @@ uri_prefix = "your20charprefix"
         assert_fault("version = \"1\"\n", 1, "`version = 1`");
         let report = Case::new("uri_prefix = \"a\"").load().unwrap_err().to_string();
         assert!(report.contains("begin with `version = 1`"), "{report}");
-        assert!(
-            report.contains("--> ") && report.contains("config.toml"),
-            "{report}"
-        );
+        assert!(report.contains("--> ") && report.contains("config.toml"), "{report}");
     }
 
     #[test]
@@ -389,11 +345,7 @@ uri_prefix = "your20charprefix"
             ("[server]\nhost = 'example.org'", 3, "an IP address"),
             ("[server]\nport = 70000", 3, "from 0 to 65535"),
             ("[server]\nmax_content_length = 0", 3, "zero makes no sense"),
-            (
-                "[server]\ntrusted_proxies = [\n'::1',\n'10/8',\n]",
-                5,
-                "neither an IP address",
-            ),
+            ("[server]\ntrusted_proxies = [\n'::1',\n'10/8',\n]", 5, "neither an IP address"),
             ("[server]\nclient_ip_header = 'a b'", 3, "header name"),
             ("[tls]\nmode = 'self-signed'", 3, "names and addresses"),
             ("[tls]", 2, "names and addresses"),
@@ -411,23 +363,15 @@ uri_prefix = "your20charprefix"
             ("[backend]\nurl = 'http://u:p@h'", 3, "no user or password"),
             ("[backend]\nurl = 'unix:/x'", 3, "begins with `http://`"),
             ("[backend]\nurl = ''", 3, "begins with `http://`"),
-            ("[backend]\nclient_address = 'auto'", 3, "unknown key"),
+            ("[backend]\nnowhere = 'auto'", 3, "unknown key"),
             ("[backend]\nmax_connections = 0", 3, "from 1 to"),
             ("[backend]\nconnect_timeout = '0s'", 3, "zero makes no sense"),
             ("[backend]\nidle_timeout = 60", 3, "add a unit"),
             ("[backend]\nca_file = '/nonexistent/ca.pem'", 3, "cannot be read"),
             ("[upstream_proxy]\nenabled = true\nurl = ''", 3, "has no `url`"),
-            (
-                "[upstream_proxy]\nurl = 'https://h:1'",
-                3,
-                "not spoken to over TLS",
-            ),
+            ("[upstream_proxy]\nurl = 'https://h:1'", 3, "not spoken to over TLS"),
             ("[frontend]\nmode = 'forward'", 3, "needs a `url`"),
-            (
-                "[frontend]\nmode = 'server'",
-                3,
-                "`serve`, `forward` or `disabled`",
-            ),
+            ("[frontend]\nmode = 'server'", 3, "`serve`, `forward` or `disabled`"),
             ("[limits]\nconnections = 0", 3, "from 1 to"),
             ("[limits]\nhead_size = '4KiB'", 3, "from 8KiB to 1MiB"),
             ("[log]\nlevel = 'loud'", 3, "it can be `error`"),
@@ -436,56 +380,20 @@ uri_prefix = "your20charprefix"
             ("[[paths]]\naction = 'block'", 2, "needs a prefix"),
             ("[[paths]]\nprefix = '/a'", 2, "needs an action"),
             ("[[paths]]\nprefix = 'a'\naction = 'block'", 3, "begins with `/`"),
-            (
-                "[[paths]]\nprefix = '/a//b'\naction = 'block'",
-                3,
-                "empty segment",
-            ),
-            (
-                "[[paths]]\nprefix = '/a'\naction = 'drop'",
-                4,
-                "`proxy`, `block` or `redirect`",
-            ),
-            (
-                "[[paths]]\nprefix = '/a'\naction = 'redirect'",
-                4,
-                "needs a target",
-            ),
-            (
-                "[[paths]]\nprefix = '/a'\naction = 'redirect'\ntarget = ''",
-                5,
-                "a target is",
-            ),
-            (
-                "[[paths]]\nprefix = '/a'\naction = 'redirect'\ntarget = \"/a\\r\\nb: c\"",
-                5,
-                "a target is",
-            ),
+            ("[[paths]]\nprefix = '/a//b'\naction = 'block'", 3, "empty segment"),
+            ("[[paths]]\nprefix = '/a'\naction = 'drop'", 4, "`proxy`, `block` or `redirect`"),
+            ("[[paths]]\nprefix = '/a'\naction = 'redirect'", 4, "needs a target"),
+            ("[[paths]]\nprefix = '/a'\naction = 'redirect'\ntarget = ''", 5, "a target is"),
+            ("[[paths]]\nprefix = '/a'\naction = 'redirect'\ntarget = \"/a\\r\\nb: c\"", 5, "a target is"),
             (
                 "[[paths]]\nprefix = '/a'\naction = 'redirect'\ntarget = '/b'\ncode = 303",
                 6,
                 "301, 302, 307 or 308",
             ),
-            (
-                "[[paths]]\nprefix = '/a'\naction = 'proxy'\nmax_size = 0",
-                5,
-                "zero makes no",
-            ),
-            (
-                "[[paths]]\nprefix = '/a'\naction = 'block'\nmax_size = 1",
-                5,
-                "only with",
-            ),
-            (
-                "[[paths]]\nprefix = '/a'\naction = 'proxy'\ncode = 301",
-                5,
-                "only with",
-            ),
-            (
-                "[[paths]]\nprefix = '/a'\naction = 'block'\nmethods = ['GET', 'TRACE']",
-                5,
-                "a method is",
-            ),
+            ("[[paths]]\nprefix = '/a'\naction = 'proxy'\nmax_size = 0", 5, "zero makes no"),
+            ("[[paths]]\nprefix = '/a'\naction = 'block'\nmax_size = 1", 5, "only with"),
+            ("[[paths]]\nprefix = '/a'\naction = 'proxy'\ncode = 301", 5, "only with"),
+            ("[[paths]]\nprefix = '/a'\naction = 'block'\nmethods = ['GET', 'TRACE']", 5, "a method is"),
         ] {
             assert_fault(&format!("version = 1\n{text}\n"), line, reason);
         }
@@ -569,13 +477,7 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
         assert_fault(&config("key = '/'"), 4, "no regular file");
         let tls = loaded(&config(&format!("key = {cert:?}"))).config.tls.unwrap();
         assert!(tls.names.is_empty());
-        assert_eq!(
-            tls.certificates,
-            CertificateSource::Files {
-                cert: cert.clone(),
-                key: cert
-            }
-        );
+        assert_eq!(tls.certificates, CertificateSource::Files { cert: cert.clone(), key: cert });
     }
 
     #[test]
@@ -586,25 +488,13 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
             "for none",
         );
         assert_fault("version = 1\n[tls]\nmode = 'x'", 3, "it can be");
-        assert_fault(
-            "version = 1\n[upstream_proxy]\nenabled = true\nurl = 3",
-            4,
-            "a string is expected",
-        );
-        assert_fault(
-            "version = 1\n[frontend]\nmode = 'forward'\nurl = 'x'",
-            4,
-            "begins with",
-        );
+        assert_fault("version = 1\n[upstream_proxy]\nenabled = true\nurl = 3", 4, "a string is expected");
+        assert_fault("version = 1\n[frontend]\nmode = 'forward'\nurl = 'x'", 4, "begins with");
     }
 
     #[test]
     fn both_listeners_on_one_port_are_a_fault() {
-        assert_fault(
-            "version = 1\n[server]\nport = 80\n[tls]\ndomains = ['a']",
-            3,
-            "on one port",
-        );
+        assert_fault("version = 1\n[server]\nport = 80\n[tls]\ndomains = ['a']", 3, "on one port");
         let config = "version = 1\n[server]\nport = 0\nhttp_port = 'auto'\n[tls]\ndomains = ['a']";
         let server = loaded(config).config.server;
         assert_eq!((server.port, server.http_port), (0, Some(0)));
@@ -624,20 +514,14 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
         let unreached = rule("action = 'proxy'") + "[[paths]]\nprefix = '/a/b*'\naction = 'block'";
         assert_eq!(
             with(&unreached),
-            [(
-                Some(8),
-                "this rule is never reached: number 1 matches all that it matches".to_owned()
-            )]
+            [(Some(8), "this rule is never reached: number 1 matches all that it matches".to_owned())]
         );
         let reached = rule("methods = ['GET']\naction = 'proxy'")
             + "[[paths]]\nprefix = '/ab'\naction = 'block'\n[[paths]]\nprefix = '/a/b'\naction = 'block'";
         assert!(with(&reached).is_empty());
 
         let every = with(&rule("methods = []\naction = 'block'"));
-        assert!(
-            matches!(&every[..], [(Some(6), text)] if text.contains("every method")),
-            "{every:?}"
-        );
+        assert!(matches!(&every[..], [(Some(6), text)] if text.contains("every method")), "{every:?}");
 
         let text = |warnings: Vec<(Option<usize>, String)>| {
             let text: Vec<_> = warnings.into_iter().map(|(_, text)| text).collect();
@@ -662,12 +546,7 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
         let loaded = case.load().unwrap();
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
         let config = loaded.config;
-        let rules: Vec<_> = config
-            .rules
-            .as_slice()
-            .iter()
-            .map(|rule| rule.pattern.text())
-            .collect();
+        let rules: Vec<_> = config.rules.as_slice().iter().map(|rule| rule.pattern.text()).collect();
         assert_eq!(rules, ["/p/api/v1", "/p/pfp", "/p/attachment", "/p/health"]);
         let Frontend::Forward(url) = config.frontend else {
             panic!("another front end");
@@ -763,10 +642,7 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
     #[test]
     fn the_backends_own_config_is_read_where_nothing_else_is_said() {
         let case = flags(|flags| flags.domain = vec!["a".to_owned()]);
-        assert_eq!(
-            case.load().unwrap().config.backend.url.to_string(),
-            "http://127.0.0.1:42836"
-        );
+        assert_eq!(case.load().unwrap().config.backend.url.to_string(), "http://127.0.0.1:42836");
         case.write("sova.toml", SOVA);
         let config = case.load().unwrap().config;
         assert_eq!(config.backend.url.to_string(), "http://127.0.0.1:42835");
@@ -776,11 +652,7 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
             matches!(config.frontend, Frontend::Forward(url) if url.to_string() == "http://127.0.0.1:42835")
         );
 
-        case.write(
-            "sova.toml",
-            SOVA.replace("0.0.0.0", "::")
-                .replace("hosted = true", "hosted = false"),
-        );
+        case.write("sova.toml", SOVA.replace("0.0.0.0", "::").replace("hosted = true", "hosted = false"));
         let config = case.load().unwrap().config;
         assert_eq!(config.backend.url.to_string(), "http://[::1]:42835");
         assert!(matches!(config.frontend, Frontend::Disabled));
@@ -808,10 +680,7 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
             case.flags.sova = None;
             let loaded = case.load().unwrap();
             let told = loaded.warnings[0].to_string();
-            assert!(
-                told.contains("sova.toml:") && told.contains("nothing is taken over"),
-                "{told}"
-            );
+            assert!(told.contains("sova.toml:") && told.contains("nothing is taken over"), "{told}");
             case.flags.sova = Some(sova);
             assert!(case.load().is_err());
         }

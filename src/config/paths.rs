@@ -36,15 +36,8 @@ pub(crate) enum RuleError {
 }
 
 /// The methods that are let in at all.
-pub(crate) const METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
+pub(crate) const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
 /// The rules that hold without a file: the backend's own routes.
 pub(crate) fn default_rules(uri_prefix: &UriPrefix) -> Rules {
@@ -93,10 +86,8 @@ pub(crate) fn rules(
             ));
         }
         if let Some(earlier) = rules[..number].iter().position(|earlier| covers(earlier, rule)) {
-            let text = format!(
-                "this rule is never reached: number {} matches all that it matches",
-                earlier + 1
-            );
+            let text =
+                format!("this rule is never reached: number {} matches all that it matches", earlier + 1);
             warnings.push(Warning::new(text, prefix.clone()));
         }
     }
@@ -105,16 +96,7 @@ pub(crate) fn rules(
 
 /// One entry as a rule; `None` when it has a fault.
 fn rule(entry: RawRule, uri_prefix: &UriPrefix, faults: &mut Faults) -> Option<Rule> {
-    let RawRule {
-        place,
-        prefix,
-        methods,
-        action,
-        block_files,
-        max_size,
-        target,
-        code,
-    } = entry;
+    let RawRule { place, prefix, methods, action, block_files, max_size, target, code } = entry;
 
     let pattern = match prefix {
         Setting::Given(prefix, place) => match Pattern::new(uri_prefix.as_path(), &prefix) {
@@ -173,11 +155,7 @@ fn rule(entry: RawRule, uri_prefix: &UriPrefix, faults: &mut Faults) -> Option<R
         ),
         Setting::Faulty => None,
     };
-    Some(Rule {
-        pattern: pattern?,
-        methods: methods?,
-        action: action?,
-    })
+    Some(Rule { pattern: pattern?, methods: methods?, action: action? })
 }
 
 fn missing<T>(
@@ -212,9 +190,7 @@ fn covers(earlier: &Rule, later: &Rule) -> bool {
     let (earlier_text, later_text) = (earlier.pattern.text(), later.pattern.text());
     let below = || {
         !earlier_text.contains('*')
-            && later_text
-                .strip_prefix(earlier_text)
-                .is_some_and(|rest| rest.starts_with('/'))
+            && later_text.strip_prefix(earlier_text).is_some_and(|rest| rest.starts_with('/'))
     };
     earlier.methods.is_empty() && (earlier_text == later_text || below())
 }
@@ -238,9 +214,7 @@ impl FromStr for Target {
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(RuleError::Target);
         }
-        HeaderValue::from_str(text)
-            .map(Self)
-            .map_err(|_| RuleError::Target)
+        HeaderValue::from_str(text).map(Self).map_err(|_| RuleError::Target)
     }
 }
 

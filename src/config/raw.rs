@@ -188,10 +188,8 @@ impl Raw {
 
     /// The front end is the one that the backend hosts, as `place` says.
     pub(crate) fn forward_frontend_to_backend(&mut self, place: Place) {
-        let url = FrontendUrl {
-            origin: self.backend.url.as_given().cloned().unwrap_or_default(),
-            base: "".into(),
-        };
+        let url =
+            FrontendUrl { origin: self.backend.url.as_given().cloned().unwrap_or_default(), base: "".into() };
         self.frontend.mode = Setting::Given(FrontendMode::Forward, place.clone());
         self.frontend.url = Setting::Given(url, place);
     }
@@ -248,10 +246,7 @@ impl RawBackend {
 
 impl RawUpstreamProxy {
     fn read(table: &mut Table<'_, '_>) -> Self {
-        Self {
-            enabled: table.take("enabled"),
-            url: table.optional_text("url"),
-        }
+        Self { enabled: table.take("enabled"), url: table.optional_text("url") }
     }
 }
 
@@ -283,11 +278,7 @@ impl RawLimits {
 
 impl RawLog {
     fn read(table: &mut Table<'_, '_>) -> Self {
-        Self {
-            format: table.take("format"),
-            level: table.take("level"),
-            access: table.take("access"),
-        }
+        Self { format: table.take("format"), level: table.take("level"), access: table.take("access") }
     }
 }
 
@@ -334,11 +325,8 @@ impl Choice for TlsMode {
 }
 
 impl Choice for RawClientAddress {
-    const CHOICES: &'static [(&'static str, Self)] = &[
-        ("auto", Self::Auto),
-        ("loopback", Self::Loopback),
-        ("header", Self::Header),
-    ];
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("loopback", Self::Loopback), ("header", Self::Header)];
 }
 
 impl Choice for UnknownNames {
@@ -346,19 +334,13 @@ impl Choice for UnknownNames {
 }
 
 impl Choice for FrontendMode {
-    const CHOICES: &'static [(&'static str, Self)] = &[
-        ("serve", Self::Serve),
-        ("forward", Self::Forward),
-        ("disabled", Self::Disabled),
-    ];
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("serve", Self::Serve), ("forward", Self::Forward), ("disabled", Self::Disabled)];
 }
 
 impl Choice for RuleAction {
-    const CHOICES: &'static [(&'static str, Self)] = &[
-        ("proxy", Self::Proxy),
-        ("block", Self::Block),
-        ("redirect", Self::Redirect),
-    ];
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("proxy", Self::Proxy), ("block", Self::Block), ("redirect", Self::Redirect)];
 }
 
 impl Choice for LogFormat {

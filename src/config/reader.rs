@@ -54,10 +54,7 @@ pub(crate) trait Choice: Copy + 'static {
         let named = Self::CHOICES.iter().find(|(name, _)| *name == word);
         named.map(|(_, choice)| *choice).ok_or_else(|| {
             let choices: Vec<_> = Self::CHOICES.iter().map(|(name, _)| *name).collect();
-            Reason::Choice {
-                nearest: nearest(word, &choices),
-                choices,
-            }
+            Reason::Choice { nearest: nearest(word, &choices), choices }
         })
     }
 }
@@ -79,13 +76,7 @@ impl Reader<'_> {
         place: Option<Place>,
         read: impl FnOnce(&mut Table<'_, '_>) -> T,
     ) -> T {
-        let mut table = Table {
-            reader: self,
-            name,
-            entries,
-            place,
-            taken: Vec::new(),
-        };
+        let mut table = Table { reader: self, name, entries, place, taken: Vec::new() };
         let value = read(&mut table);
         table.finish();
         value
@@ -247,9 +238,7 @@ impl<'r> Table<'r, '_> {
                 let nearest = nearest(key.get_ref(), &self.taken);
                 let place = self.place_of(key);
                 let name = self.full_name(key.get_ref());
-                self.reader
-                    .faults
-                    .add(name, Reason::UnknownKey { nearest }, Some(place));
+                self.reader.faults.add(name, Reason::UnknownKey { nearest }, Some(place));
             }
         }
     }

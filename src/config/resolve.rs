@@ -76,9 +76,7 @@ pub(crate) fn resolve(
     let upstream_proxy = self::upstream_proxy(upstream_proxy, faults);
     let config = Config {
         server: self::server(server, protocol, faults, &mut warnings),
-        tls: tls
-            .filter(|_| protocol == Protocol::Https)
-            .map(|tls| self::tls(tls, environment, faults)),
+        tls: tls.filter(|_| protocol == Protocol::Https).map(|tls| self::tls(tls, environment, faults)),
         backend: backend::backend(raw_backend, upstream_proxy.as_ref(), faults),
         upstream_proxy,
         frontend: self::frontend(frontend, faults, &mut warnings),
@@ -124,9 +122,7 @@ fn server(raw: RawServer, protocol: Protocol, faults: &mut Faults, warnings: &mu
         http_port,
         max_content_length: raw.max_content_length.or(ByteSize(64 << 20)),
         trusted_proxies,
-        client_ip_header: raw
-            .client_ip_header
-            .or(HeaderName::from_static("x-forwarded-for")),
+        client_ip_header: raw.client_ip_header.or(HeaderName::from_static("x-forwarded-for")),
         proxy_protocol,
     }
 }
@@ -186,10 +182,9 @@ fn certificate_files(raw: &RawTls, faults: &mut Faults) -> Option<CertificateSou
     readable(&raw.cert, "tls.cert", faults);
     readable(&raw.key, "tls.key", faults);
     match (&raw.cert, &raw.key) {
-        (Setting::Given(cert, _), Setting::Given(key, _)) => Some(CertificateSource::Files {
-            cert: cert.clone(),
-            key: key.clone(),
-        }),
+        (Setting::Given(cert, _), Setting::Given(key, _)) => {
+            Some(CertificateSource::Files { cert: cert.clone(), key: key.clone() })
+        }
         (Setting::Given(_, place), Setting::Absent) => {
             let reason = Reason::Rule("a certificate needs its `key`");
             faults.add("tls.cert", reason, Some(place.clone()));
@@ -212,10 +207,7 @@ pub(super) fn readable(setting: &Setting<PathBuf>, key: &'static str, faults: &m
     let open = || -> io::Result<()> {
         // A directory can be opened, and the opening of a FIFO may wait for ever.
         if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is no regular file",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
         }
         fs::File::open(path).map(drop)
     };
@@ -264,9 +256,7 @@ fn frontend(raw: RawFrontend, faults: &mut Faults, warnings: &mut Vec<Warning>) 
             Frontend::Serve {
                 directory,
                 excluded_paths: raw.excluded_paths.given().unwrap_or_else(|| {
-                    ["README.md", "LICENSE.md", ".nojekyll", ".git", "quickrun.js"]
-                        .map(String::from)
-                        .to_vec()
+                    ["README.md", "LICENSE.md", ".nojekyll", ".git", "quickrun.js"].map(String::from).to_vec()
                 }),
                 only_below_prefix: raw.only_below_prefix.or(false),
             }

@@ -47,10 +47,7 @@ pub(crate) enum Hide {
 
 impl Source {
     pub(crate) fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            text: text.into(),
-        }
+        Self { path: path.into(), text: text.into() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -70,20 +67,14 @@ impl Source {
             start = text.trim_end_matches(['\r', '\n']).len();
         }
         let line_start = text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line_end = text[start..]
-            .find('\n')
-            .map_or(text.len(), |newline| start + newline);
+        let line_end = text[start..].find('\n').map_or(text.len(), |newline| start + newline);
         let line = text[line_start..line_end].trim_end_matches('\r');
         let end = text.ceil_char_boundary(place.end.clamp(start, line_end));
         let span = (start - line_start).min(line.len())..(end - line_start).min(line.len());
 
         let number = text[..line_start].matches('\n').count() + 1;
         if in_multiline_string(&text[..line_start]) {
-            return Excerpt {
-                number,
-                line: String::new(),
-                span: 0..0,
-            };
+            return Excerpt { number, line: String::new(), span: 0..0 };
         }
         let secret = match hide {
             Hide::Nothing => secret(line),
@@ -91,11 +82,7 @@ impl Source {
         };
         match secret {
             Some(secret) => masked(number, line, span, secret),
-            None => Excerpt {
-                number,
-                line: line.to_owned(),
-                span,
-            },
+            None => Excerpt { number, line: line.to_owned(), span },
         }
     }
 }
@@ -103,9 +90,7 @@ impl Source {
 /// Whether what follows `text` continues a string that was opened with three quotes. Approximate towards
 /// hiding: only the opening line of such a string is ever shown.
 fn in_multiline_string(text: &str) -> bool {
-    [r#"""""#, "'''"]
-        .iter()
-        .any(|quotes| text.matches(quotes).count() % 2 == 1)
+    [r#"""""#, "'''"].iter().any(|quotes| text.matches(quotes).count() % 2 == 1)
 }
 
 /// What follows the first `=` after `key_end`, to the end of the line.
@@ -126,9 +111,7 @@ fn secret(line: &str) -> Option<Range<usize>> {
         let after = at + word.len();
         if names_the_prefix(word) {
             let separators = line[after..end].len()
-                - line[after..end]
-                    .trim_start_matches([' ', '\t', '=', ':', '"', '\''])
-                    .len();
+                - line[after..end].trim_start_matches([' ', '\t', '=', ':', '"', '\'']).len();
             return Some(after + separators..end).filter(|value| !value.is_empty());
         }
         // Words are parted by one character each.
@@ -138,10 +121,7 @@ fn secret(line: &str) -> Option<Range<usize>> {
     let before = &line[..user_info_end];
     let start = match before.find("://") {
         Some(scheme) => scheme + "://".len(),
-        None => before
-            .find(['"', '\''])
-            .or(before.find('='))
-            .map_or(0, |open| open + 1),
+        None => before.find(['"', '\'']).or(before.find('=')).map_or(0, |open| open + 1),
     };
     Some(start..user_info_end)
 }
@@ -165,11 +145,7 @@ fn masked(number: usize, line: &str, span: Range<usize>, secret: Range<usize>) -
             at - secret.len() + MASK.len()
         }
     };
-    Excerpt {
-        number,
-        span: moved(span.start, 0)..moved(span.end, MASK.len()),
-        line: shown,
-    }
+    Excerpt { number, span: moved(span.start, 0)..moved(span.end, MASK.len()), line: shown }
 }
 
 impl Place {
@@ -218,10 +194,7 @@ mod tests {
     #[test]
     fn a_place_is_shown_as_its_first_line() {
         let text = "a = 1\r\nb = [\r\n  2,\r\n]\r\n";
-        assert_eq!(
-            excerpt(text, "[\r\n  2", Hide::Nothing),
-            (2, "b = [".to_owned(), "[".to_owned())
-        );
+        assert_eq!(excerpt(text, "[\r\n  2", Hide::Nothing), (2, "b = [".to_owned(), "[".to_owned()));
         let end = Source::new("f", "a = 1\nb =\n").excerpt(&(10..10), Hide::Nothing);
         assert_eq!((end.number, end.line.as_str(), end.span), (2, "b =", 3..3));
         let empty = Source::new("f", "").excerpt(&(0..0), Hide::Nothing);
@@ -231,31 +204,11 @@ mod tests {
     #[test]
     fn secrets_on_the_line_are_masked_and_the_caret_stays_right() {
         for (text, place, line, pointed_at) in [
-            (
-                "uri_prefix = \"s3cret/x\"",
-                "\"s3cret/x\"",
-                "uri_prefix = \"…",
-                "\"…",
-            ),
+            ("uri_prefix = \"s3cret/x\"", "\"s3cret/x\"", "uri_prefix = \"…", "\"…"),
             ("uri-prefix: s3cret", ":", "uri-prefix: …", ":"),
-            (
-                "Uri_Prefx = \"s3cret\" # c",
-                "Uri_Prefx",
-                "Uri_Prefx = \"…",
-                "Uri_Prefx",
-            ),
-            (
-                "x = { uriprefix = \"s3cret\", port = 70000 }",
-                "70000",
-                "x = { uriprefix = \"…",
-                "…",
-            ),
-            (
-                "url = \"socks5://us:s3cret@h:1\" x",
-                " x",
-                "url = \"socks5://…@h:1\" x",
-                " x",
-            ),
+            ("Uri_Prefx = \"s3cret\" # c", "Uri_Prefx", "Uri_Prefx = \"…", "Uri_Prefx"),
+            ("x = { uriprefix = \"s3cret\", port = 70000 }", "70000", "x = { uriprefix = \"…", "…"),
+            ("url = \"socks5://us:s3cret@h:1\" x", " x", "url = \"socks5://…@h:1\" x", " x"),
             ("url = \"us:s3c@ret@h\"", "\"us", "url = \"…@h\"", "\"…"),
         ] {
             assert_eq!(
@@ -288,10 +241,7 @@ mod tests {
     #[test]
     fn the_inside_of_a_multi_line_string_is_not_shown() {
         let text = "uri_prefix = \"\"\"\ns3cret\n";
-        assert_eq!(
-            excerpt(text, "s3cret", Hide::Nothing),
-            (2, String::new(), String::new())
-        );
+        assert_eq!(excerpt(text, "s3cret", Hide::Nothing), (2, String::new(), String::new()));
     }
 
     #[test]

@@ -49,12 +49,7 @@ impl Sova {
 
     /// Fills in what neither a flag nor the relay's own file says.
     pub(crate) fn apply(self, raw: &mut Raw) {
-        let Server {
-            host,
-            port,
-            max_content_length,
-            threads,
-        } = self.server;
+        let Server { host, port, max_content_length, threads } = self.server;
         raw.uri_prefix.fill(self.uri_prefix);
         raw.server.max_content_length.fill(max_content_length);
         if let Setting::Given(Count(threads), place) = threads {
@@ -89,8 +84,5 @@ fn url(host: Option<ServerName>, port: u16) -> Option<BackendUrl> {
         Some(host @ (ServerName::Dns(_) | ServerName::Ip(_))) => host,
     };
     let authority: Authority = format!("{}:{port}", host.to_host()).parse().ok()?;
-    Some(BackendUrl {
-        scheme: Scheme::HTTP,
-        authority,
-    })
+    Some(BackendUrl { scheme: Scheme::HTTP, authority })
 }

@@ -42,8 +42,7 @@ impl UriPrefix {
 
     /// What follows the prefix in a decoded path: empty, or beginning with `/`. `None`: not below it.
     pub(crate) fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
-        path.strip_prefix(&*self.0)
-            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        path.strip_prefix(&*self.0).filter(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -57,11 +56,7 @@ impl FromStr for UriPrefix {
 
 impl fmt::Debug for UriPrefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() {
-            "UriPrefix(none)"
-        } else {
-            "UriPrefix(…)"
-        })
+        f.write_str(if self.0.is_empty() { "UriPrefix(none)" } else { "UriPrefix(…)" })
     }
 }
 
@@ -88,10 +83,7 @@ impl FromStr for ServerName {
     type Err = ServerNameError;
 
     fn from_str(text: &str) -> Result<Self, ServerNameError> {
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .unwrap_or(text);
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
         if let Ok(address) = bare.parse() {
             return Ok(Self::Ip(address));
         }
@@ -107,11 +99,7 @@ impl FromStr for ServerName {
         let numeric = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
         let valid =
             name.len() <= 253 && name.split('.').all(label) && !name.rsplit('.').next().is_some_and(numeric);
-        if valid {
-            Ok(Self::Dns(name.into()))
-        } else {
-            Err(ServerNameError)
-        }
+        if valid { Ok(Self::Dns(name.into())) } else { Err(ServerNameError) }
     }
 }
 
@@ -181,10 +169,7 @@ impl FromStr for BindHost {
         if text.eq_ignore_ascii_case("localhost") {
             return Ok(Self(Ipv4Addr::LOCALHOST.into()));
         }
-        let bare = text
-            .strip_prefix('[')
-            .and_then(|rest| rest.strip_suffix(']'))
-            .unwrap_or(text);
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
         bare.parse().map(Self).map_err(|_| BindHostError)
     }
 }
@@ -210,10 +195,7 @@ impl FromStr for TrustedPeer {
 
     fn from_str(text: &str) -> Result<Self, TrustedPeerError> {
         let network = text.parse::<IpNet>().map(|network| network.trunc());
-        network
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-            .map(Self)
-            .map_err(|_| TrustedPeerError)
+        network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map(Self).map_err(|_| TrustedPeerError)
     }
 }
 

@@ -248,11 +248,7 @@ mod tests {
         ] {
             assert_eq!(read::<ByteSize>(text), Err(error.to_string()), "{text}");
         }
-        assert!(
-            read::<ByteSize>("true")
-                .unwrap_err()
-                .contains("not true or false")
-        );
+        assert!(read::<ByteSize>("true").unwrap_err().contains("not true or false"));
     }
 
     #[test]
@@ -280,10 +276,7 @@ mod tests {
         ] {
             assert_eq!(read::<Duration>(text), Err(error.to_string()), "{text}");
         }
-        assert_eq!(
-            read::<TimeLimit>("'0ms'"),
-            Err("zero makes no sense here".to_owned())
-        );
+        assert_eq!(read::<TimeLimit>("'0ms'"), Err("zero makes no sense here".to_owned()));
     }
 
     #[test]
@@ -294,10 +287,7 @@ mod tests {
         }
         assert_eq!(read("0"), Ok(0_u16));
         assert_eq!(read::<u16>("65536"), Err(UnitError::Port.to_string()));
-        assert_eq!(
-            read::<u16>("'443'"),
-            Err("a port number is expected, not a string".to_owned())
-        );
+        assert_eq!(read::<u16>("'443'"), Err("a port number is expected, not a string".to_owned()));
     }
 
     #[test]

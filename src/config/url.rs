@@ -119,13 +119,7 @@ impl<'a> Parts<'a> {
             }
             Some(_) => return Err(UrlError::Port),
         };
-        Ok(Self {
-            scheme,
-            user_info,
-            host,
-            port,
-            path,
-        })
+        Ok(Self { scheme, user_info, host, port, path })
     }
 
     fn authority(&self, default_port: u16) -> Result<Authority, UrlError> {
@@ -144,28 +138,18 @@ impl<'a> Parts<'a> {
             "https" => (Scheme::HTTPS, 443),
             _ => return Err(UrlError::OriginScheme),
         };
-        Ok(BackendUrl {
-            scheme,
-            authority: self.authority(default_port)?,
-        })
+        Ok(BackendUrl { scheme, authority: self.authority(default_port)? })
     }
 }
 
 fn is_web(scheme: &str) -> Result<(), UrlError> {
-    if matches!(scheme, "http" | "https") {
-        Ok(())
-    } else {
-        Err(UrlError::OriginScheme)
-    }
+    if matches!(scheme, "http" | "https") { Ok(()) } else { Err(UrlError::OriginScheme) }
 }
 
 impl Default for BackendUrl {
     /// Where a default install of the backend listens.
     fn default() -> Self {
-        Self {
-            scheme: Scheme::HTTP,
-            authority: Authority::from_static("127.0.0.1:42836"),
-        }
+        Self { scheme: Scheme::HTTP, authority: Authority::from_static("127.0.0.1:42836") }
     }
 }
 
@@ -191,10 +175,7 @@ impl FromStr for FrontendUrl {
         if !base.is_empty() && base.parse::<http::uri::PathAndQuery>().is_err() {
             return Err(UrlError::BadPath);
         }
-        Ok(Self {
-            origin: parts.origin()?,
-            base: base.into(),
-        })
+        Ok(Self { origin: parts.origin()?, base: base.into() })
     }
 }
 
@@ -233,10 +214,7 @@ impl Credentials {
         if user.is_empty() || user.contains(':') || !fits(&user) || !fits(&password) {
             return Err(UrlError::Credentials);
         }
-        Ok(Self {
-            user,
-            password: Secret(password),
-        })
+        Ok(Self { user, password: Secret(password) })
     }
 }
 
@@ -372,15 +350,9 @@ mod tests {
         assert_eq!(url.scheme, ProxyScheme::Socks5);
         assert_eq!(url.authority, "10.0.0.1:1080");
         let credentials = url.credentials.clone().unwrap();
-        assert_eq!(
-            (credentials.user.as_str(), credentials.password.0.as_str()),
-            ("user", "p@:ss")
-        );
+        assert_eq!((credentials.user.as_str(), credentials.password.0.as_str()), ("user", "p@:ss"));
         assert!(!format!("{url:?}").contains("p@"));
-        assert_eq!(
-            "socks5h://h:9".parse::<ProxyUrl>().unwrap().scheme,
-            ProxyScheme::Socks5h
-        );
+        assert_eq!("socks5h://h:9".parse::<ProxyUrl>().unwrap().scheme, ProxyScheme::Socks5h);
         assert_eq!("http://h/".parse::<ProxyUrl>().unwrap().authority, "h:80");
     }
 

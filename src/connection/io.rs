@@ -97,9 +97,7 @@ impl<S> ClientIo<S> {
     fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             let Deadlines { idle, head, .. } = self.deadlines;
-            let deadline = self
-                .head
-                .map_or_else(|| Instant::now() + idle, |(since, _)| since + head);
+            let deadline = self.head.map_or_else(|| Instant::now() + idle, |(since, _)| since + head);
             std::task::ready!(self.reading.poll_until(|| deadline, cx));
             self.reading.disarm();
             if !self.requests.any() {
@@ -230,11 +228,7 @@ mod tests {
 
     fn pair(requests: &Requests) -> (ClientIo<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(64);
-        let deadlines = Deadlines {
-            idle: 75 * SECOND,
-            head: 10 * SECOND,
-            write: 60 * SECOND,
-        };
+        let deadlines = Deadlines { idle: 75 * SECOND, head: 10 * SECOND, write: 60 * SECOND };
         (ClientIo::new(ours, requests.clone(), deadlines), theirs)
     }
 
@@ -256,11 +250,7 @@ mod tests {
         });
         let began = Instant::now();
         while io.read_u8().await.is_ok() {}
-        assert!(
-            (10..=11).contains(&began.elapsed().as_secs()),
-            "{:?}",
-            began.elapsed()
-        );
+        assert!((10..=11).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
         drop(io);
         drip.await.unwrap();
     }
@@ -291,10 +281,7 @@ mod tests {
     async fn l1_a_client_that_takes_nothing_is_dropped() {
         let (mut io, _peer) = pair(&Requests::default());
         let began = Instant::now();
-        assert_eq!(
-            io.write_all(&[0; 100]).await.unwrap_err().kind(),
-            io::ErrorKind::TimedOut
-        );
+        assert_eq!(io.write_all(&[0; 100]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), 60);
     }
 

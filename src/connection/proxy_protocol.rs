@@ -18,11 +18,7 @@ const MAX_V2_REST: usize = 2048;
 /// Reads the header and nothing after it. `None`: the proxy speaks for itself (a health check).
 pub(super) async fn read(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ConnectionError> {
     let first = stream.read_u8().await.map_err(ConnectionError::Io)?;
-    if first == b'P' {
-        read_v1(stream).await
-    } else {
-        read_v2(stream, first).await
-    }
+    if first == b'P' { read_v1(stream).await } else { read_v2(stream, first).await }
 }
 
 /// A line, byte by byte, so that nothing of what follows is taken: these are a hundred bytes a connection,
@@ -46,24 +42,16 @@ async fn read_v1(stream: &mut TcpStream) -> Result<Option<SocketAddr>, Connectio
 async fn read_v2(stream: &mut TcpStream, first: u8) -> Result<Option<SocketAddr>, ConnectionError> {
     let mut header = vec![0; V2_FIXED];
     header[0] = first;
-    stream
-        .read_exact(&mut header[1..])
-        .await
-        .map_err(ConnectionError::Io)?;
+    stream.read_exact(&mut header[1..]).await.map_err(ConnectionError::Io)?;
     if !header.starts_with(v2::PROTOCOL_PREFIX) {
         return Err(ConnectionError::ProxyHeader);
     }
-    let rest = header[V2_LENGTH]
-        .iter()
-        .fold(0, |length, byte| length << 8 | usize::from(*byte));
+    let rest = header[V2_LENGTH].iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
     if rest > MAX_V2_REST {
         return Err(ConnectionError::ProxyHeader);
     }
     header.resize(V2_FIXED + rest, 0);
-    stream
-        .read_exact(&mut header[V2_FIXED..])
-        .await
-        .map_err(ConnectionError::Io)?;
+    stream.read_exact(&mut header[V2_FIXED..]).await.map_err(ConnectionError::Io)?;
     let header = v2::Header::try_from(header.as_slice()).map_err(|_| ConnectionError::ProxyHeader)?;
     Ok(match (header.command, header.addresses) {
         (v2::Command::Proxy, v2::Addresses::IPv4(ip)) => Some((ip.source_address, ip.source_port).into()),

@@ -117,17 +117,8 @@ mod tests {
     async fn each_byte_is_its_offset_modulo_251() {
         use http_body_util::BodyExt;
         let size = 3 * BLOCK.len() as u64 + 17;
-        let bytes = Download::new(size)
-            .collect()
-            .await
-            .expect("it cannot fail")
-            .to_bytes();
+        let bytes = Download::new(size).collect().await.expect("it cannot fail").to_bytes();
         assert_eq!(bytes.len() as u64, size);
-        assert!(
-            bytes
-                .iter()
-                .enumerate()
-                .all(|(at, byte)| *byte as usize == at % 251)
-        );
+        assert!(bytes.iter().enumerate().all(|(at, byte)| *byte as usize == at % 251));
     }
 }

@@ -36,13 +36,7 @@ impl EventStream {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         // A reader that was away gets the event of now, not a burst of those that it missed.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        Self {
-            ticks,
-            sent: last,
-            preamble: Some("retry: 1000\n\n"),
-            started,
-            open,
-        }
+        Self { ticks, sent: last, preamble: Some("retry: 1000\n\n"), started, open }
     }
 }
 
@@ -100,8 +94,5 @@ impl Drop for OpenStream {
 pub(super) fn now() -> String {
     let now = OffsetDateTime::now_utc();
     let (hour, minute, second, millisecond) = now.time().as_hms_milli();
-    format!(
-        "{}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z",
-        now.date()
-    )
+    format!("{}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z", now.date())
 }

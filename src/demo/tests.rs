@@ -6,9 +6,7 @@ use super::*;
 
 /// A running backend; it ends with the test's runtime.
 async fn start() -> SocketAddr {
-    let backend = DemoBackend::bind(([127, 0, 0, 1], 0).into())
-        .await
-        .expect("a loopback port");
+    let backend = DemoBackend::bind(([127, 0, 0, 1], 0).into()).await.expect("a loopback port");
     let address = backend.local_addr();
     tokio::spawn(backend.run());
     address
@@ -22,14 +20,8 @@ async fn exchange(address: SocketAddr, head: &str, body: &[u8]) -> (String, Vec<
     socket.write_all(body).await.expect("it reads");
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).await.expect("it answers");
-    let end = answer
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .expect("a whole head");
-    (
-        String::from_utf8_lossy(&answer[..end]).into_owned(),
-        answer.split_off(end + 4),
-    )
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
+    (String::from_utf8_lossy(&answer[..end]).into_owned(), answer.split_off(end + 4))
 }
 
 async fn json_of(address: SocketAddr, head: &str, body: &[u8]) -> (String, Value) {
@@ -65,19 +57,9 @@ async fn the_page_is_html_and_names_no_other_host() {
     let (head, body) = exchange(start().await, "GET / HTTP/1.1", b"").await;
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
     assert!(head.contains("content-type: text/html; charset=utf-8"), "{head}");
-    assert!(
-        head.contains("content-security-policy: default-src 'self' 'unsafe-inline'"),
-        "{head}"
-    );
+    assert!(head.contains("content-security-policy: default-src 'self' 'unsafe-inline'"), "{head}");
     let page = String::from_utf8(body).expect("UTF-8");
-    for id in [
-        "state",
-        "events",
-        "protocol",
-        "secure",
-        "upload-result",
-        "download-result",
-    ] {
+    for id in ["state", "events", "protocol", "secure", "upload-result", "download-result"] {
         assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
     }
     assert!(!page.contains("http://") && !page.contains("https://"));
@@ -91,10 +73,7 @@ async fn the_index_tells_what_arrived_but_no_secret() {
     assert_eq!(index["request"]["path"], "/api/v1/");
     assert_eq!(index["request"]["client"], "127.0.0.1");
     let headers = index["request"]["headers"].as_array().expect("a list");
-    assert!(
-        headers.contains(&json!("x-forwarded-for: 192.0.2.7")),
-        "{headers:?}"
-    );
+    assert!(headers.contains(&json!("x-forwarded-for: 192.0.2.7")), "{headers:?}");
     assert!(!index.to_string().contains("canary"), "{index}");
     let routes = index["routes"].as_array().expect("a list");
     assert_eq!(routes.len(), ROUTES.len());
@@ -139,10 +118,7 @@ async fn the_echo_counts_and_hashes_what_it_reads() {
         let (head, echo) = json_of(address, &head, b"abc").await;
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         assert_eq!(echo["bytes"], 3);
-        assert_eq!(
-            echo["sha256"],
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(echo["sha256"], "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert_eq!(echo["content_type"], "text/plain");
         assert!(echo["seconds"].is_f64());
     }
@@ -199,17 +175,12 @@ async fn health_is_ok_and_the_rest_is_not_found() {
         assert_eq!(body, json!({ "error": "not found" }));
     }
     let (head, _) = json_of(address, "GET /api/v1/echo HTTP/1.1", b"").await;
-    assert!(
-        head.starts_with("HTTP/1.1 405") && head.contains("allow: POST, PUT, PATCH"),
-        "{head}"
-    );
+    assert!(head.starts_with("HTTP/1.1 405") && head.contains("allow: POST, PUT, PATCH"), "{head}");
 }
 
 #[tokio::test]
 async fn dropping_the_backend_ends_its_streams() {
-    let backend = DemoBackend::bind(([127, 0, 0, 1], 0).into())
-        .await
-        .expect("a loopback port");
+    let backend = DemoBackend::bind(([127, 0, 0, 1], 0).into()).await.expect("a loopback port");
     let address = backend.local_addr();
     let running = tokio::spawn(backend.run());
     let mut socket = open_stream(address, "").await;

@@ -21,10 +21,7 @@ pub(super) fn boundary(headers: &HeaderMap) -> Result<Option<Vec<u8>>, FormError
     }
     let value = value.as_bytes();
     // SECURITY: a comma makes two values of one for parsers that merge header lines.
-    if value
-        .iter()
-        .any(|byte| !matches!(byte, b' '..=b'~') || *byte == b',')
-    {
+    if value.iter().any(|byte| !matches!(byte, b' '..=b'~') || *byte == b',') {
         return Err(FormError::ContentType);
     }
     let (media_type, parameters) = Parameters::split(value);
@@ -74,9 +71,7 @@ fn form_boundary(mut parameters: Parameters<'_>) -> Result<Vec<u8>, FormError> {
 /// RFC 2046's characters but for the comma and the space: no client uses them and parsers trim or split there.
 fn is_boundary(value: &[u8]) -> bool {
     (1..=MAX_BOUNDARY).contains(&value.len())
-        && value
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"'()+_-./:=?".contains(byte))
+        && value.iter().all(|byte| byte.is_ascii_alphanumeric() || b"'()+_-./:=?".contains(byte))
 }
 
 #[cfg(test)]
@@ -86,10 +81,7 @@ mod tests {
     fn read(values: &[&str]) -> Result<Option<String>, FormError> {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(
-                header::CONTENT_TYPE,
-                http::HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            );
+            headers.append(header::CONTENT_TYPE, http::HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         boundary(&headers).map(|found| found.map(|bytes| String::from_utf8(bytes).unwrap()))
     }
@@ -123,21 +115,13 @@ mod tests {
             assert_eq!(read(&[value]), Ok(Some(expected.to_owned())), "{value}");
         }
         let longest = "b".repeat(70);
-        assert_eq!(
-            read(&[&format!("multipart/form-data; boundary={longest}")]),
-            Ok(Some(longest))
-        );
+        assert_eq!(read(&[&format!("multipart/form-data; boundary={longest}")]), Ok(Some(longest)));
     }
 
     #[test]
     fn m1_two_content_types_are_refused() {
         let form = "multipart/form-data; boundary=A";
-        for pair in [
-            [form, form],
-            ["text/plain", form],
-            [form, "text/plain"],
-            ["text/plain", "text/plain"],
-        ] {
+        for pair in [[form, form], ["text/plain", form], [form, "text/plain"], ["text/plain", "text/plain"]] {
             assert_eq!(read(&pair), Err(FormError::ContentTypeTwice));
         }
     }

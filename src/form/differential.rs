@@ -88,9 +88,7 @@ impl Oracle {
 
     fn read_rows<const COLUMNS: usize>(&mut self) -> Vec<[Vec<u8>; COLUMNS]> {
         let rows = self.read_number();
-        (0..rows)
-            .map(|_| std::array::from_fn(|_| self.read_text()))
-            .collect()
+        (0..rows).map(|_| std::array::from_fn(|_| self.read_text())).collect()
     }
 
     fn read_text(&mut self) -> Vec<u8> {
@@ -148,11 +146,7 @@ fn compare(
     let result = filter(content_type, body, random);
     match &result {
         Err(_) => {}
-        Ok(None) => assert!(
-            original.files.is_empty() && original.fields.is_empty(),
-            "{}",
-            shown()
-        ),
+        Ok(None) => assert!(original.files.is_empty() && original.fields.is_empty(), "{}", shown()),
         Ok(Some((content_type, body))) => {
             let filtered = oracle.ask(content_type.as_bytes(), body);
             assert_eq!(filtered.status, Status::Read, "{}", shown());
@@ -160,11 +154,7 @@ fn compare(
             assert_eq!(original.status, Status::Read, "{}", shown());
             assert_eq!(filtered.fields, original.fields, "{}", shown());
             for [_, file_name, content] in &original.files {
-                assert!(
-                    file_name.is_empty() && content.is_empty(),
-                    "overlooked a file: {}",
-                    shown()
-                );
+                assert!(file_name.is_empty() && content.is_empty(), "overlooked a file: {}", shown());
             }
         }
     }
@@ -173,11 +163,7 @@ fn compare(
 
 /// The number of generated cases: the long run is for releases.
 fn cases(short: usize, long: usize) -> usize {
-    if env::var_os("PARLEY_LONG").is_some_and(|value| value == "1") {
-        long
-    } else {
-        short
-    }
+    if env::var_os("PARLEY_LONG").is_some_and(|value| value == "1") { long } else { short }
 }
 
 #[test]
@@ -187,12 +173,8 @@ fn m1_no_shape_brings_a_file_past_the_filter() {
     let shapes = shapes::all();
     let mut seen_by_werkzeug = 0;
     for shape in &shapes {
-        let (result, original) = compare(
-            &mut oracle,
-            shape.content_type.as_bytes(),
-            &shape.body,
-            &mut random,
-        );
+        let (result, original) =
+            compare(&mut oracle, shape.content_type.as_bytes(), &shape.body, &mut random);
         let verdict = match result {
             Ok(Some(_)) => Verdict::Passes,
             Ok(None) => panic!("taken for something else: {}", shape.content_type),
@@ -200,21 +182,11 @@ fn m1_no_shape_brings_a_file_past_the_filter() {
             Err(_) => Verdict::Malformed,
         };
         let body = String::from_utf8_lossy(&shape.body[..shape.body.len().min(500)]);
-        assert_eq!(
-            verdict, shape.verdict,
-            "{result:?} {} {body:?}",
-            shape.content_type
-        );
+        assert_eq!(verdict, shape.verdict, "{result:?} {} {body:?}", shape.content_type);
         seen_by_werkzeug += usize::from(!original.files.is_empty());
     }
-    eprintln!(
-        "{} shapes; Werkzeug alone sees files in {seen_by_werkzeug}",
-        shapes.len()
-    );
-    assert!(
-        shapes.len() >= 150 && seen_by_werkzeug >= 60,
-        "the shapes have lost their teeth"
-    );
+    eprintln!("{} shapes; Werkzeug alone sees files in {seen_by_werkzeug}", shapes.len());
+    assert!(shapes.len() >= 150 && seen_by_werkzeug >= 60, "the shapes have lost their teeth");
 }
 
 #[test]
@@ -265,16 +237,9 @@ fn honest_forms_pass_with_every_value() {
     for _ in 0..cases {
         let (content_type, body, values) = honest(&mut random);
         let (result, original) = compare(&mut oracle, content_type.as_bytes(), &body, &mut random);
-        assert!(
-            matches!(result, Ok(Some(_))),
-            "{result:?} {content_type} {}",
-            body.escape_ascii()
-        );
-        let seen: Vec<String> = original
-            .fields
-            .into_iter()
-            .map(|[_, value]| String::from_utf8(value).unwrap())
-            .collect();
+        assert!(matches!(result, Ok(Some(_))), "{result:?} {content_type} {}", body.escape_ascii());
+        let seen: Vec<String> =
+            original.fields.into_iter().map(|[_, value]| String::from_utf8(value).unwrap()).collect();
         assert_eq!(seen, values, "{content_type} {}", body.escape_ascii());
     }
 }

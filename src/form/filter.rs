@@ -235,10 +235,7 @@ impl Filter {
             ],
         );
         if let Some(label) = charset.label() {
-            append(
-                out,
-                &[b"Content-Type: text/plain; charset=", label.as_bytes(), CRLF],
-            );
+            append(out, &[b"Content-Type: text/plain; charset=", label.as_bytes(), CRLF]);
         }
         out.extend_from_slice(CRLF);
     }
@@ -321,11 +318,7 @@ mod tests {
             Ok("--N\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n1\r\n--N--\r\n")
         );
         for value in ["x", "\r", "\n", "\r\n", " ", &"x".repeat(100)] {
-            assert_eq!(
-                text(&format!("{head}{value}\r\n--B--\r\n")),
-                Err(FormError::File),
-                "{value:?}"
-            );
+            assert_eq!(text(&format!("{head}{value}\r\n--B--\r\n")), Err(FormError::File), "{value:?}");
         }
     }
 
@@ -388,10 +381,7 @@ mod tests {
         ] {
             assert_eq!(text(&format!("{HEAD}{rest}")), Err(fault), "{rest:?}");
         }
-        assert_eq!(
-            text(&format!("{}\nv\n--B--", HEAD.replace('\r', ""))),
-            Err(FormError::Delimiter)
-        );
+        assert_eq!(text(&format!("{}\nv\n--B--", HEAD.replace('\r', ""))), Err(FormError::Delimiter));
     }
 
     #[test]

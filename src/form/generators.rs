@@ -123,11 +123,7 @@ fn extra_line(random: &mut Random) -> &'static [u8] {
 }
 
 fn disposition(random: &mut Random) -> Vec<u8> {
-    let names = [
-        "Content-Disposition: ",
-        "content-disposition:",
-        "Content-Disposition : ",
-    ];
+    let names = ["Content-Disposition: ", "content-disposition:", "Content-Disposition : "];
     let name = names[if random.one_in(50) { 2 } else { random.below(2) }];
     let mut line = format!("{name}form-data").into_bytes();
     if !random.one_in(20) {
@@ -175,10 +171,7 @@ fn mutate(text: &mut Vec<u8>, random: &mut Random) {
         }
         2 => {
             let interesting = b"\r\n\t \"\\;=*-:A\0\x0b\xff,/%'";
-            text.splice(
-                at..end.min(at + 1),
-                [interesting[random.below(interesting.len())]],
-            );
+            text.splice(at..end.min(at + 1), [interesting[random.below(interesting.len())]]);
         }
         3 => {
             let from = random.below(text.len() + 1);
@@ -211,9 +204,7 @@ fn mutate(text: &mut Vec<u8>, random: &mut Random) {
 
 /// A form in the shape of one of the clients that are common in the field, and its values as Werkzeug reads them.
 pub(super) fn honest(random: &mut Random) -> (String, Vec<u8>, Vec<String>) {
-    let hexadecimal: String = (0..24)
-        .map(|_| char::from(b"0123456789abcdef"[random.below(16)]))
-        .collect();
+    let hexadecimal: String = (0..24).map(|_| char::from(b"0123456789abcdef"[random.below(16)])).collect();
     let quote = "\"";
     let disposition = "Content-Disposition: form-data; name=\"";
     let typed = format!("Content-Type: text/plain; charset=utf-8\r\n{disposition}");
@@ -231,20 +222,12 @@ pub(super) fn honest(random: &mut Random) -> (String, Vec<u8>, Vec<String>) {
         &("", disposition, quote),
         &("----formdata-undici-0", disposition, quote),
         // curl and requests with a type
-        &(
-            "------------------------",
-            disposition,
-            "\"\r\nContent-Type: text/plain",
-        ),
+        &("------------------------", disposition, "\"\r\nContent-Type: text/plain"),
         &("", disposition, "\"\r\nContent-Type: application/json"),
         // aiohttp, OkHttp, Spring, Apache HttpClient, Dart
         &("", &typed, quote),
         &("", disposition, "\"\r\nContent-Length: LEN"),
-        &(
-            "",
-            disposition,
-            "\"\r\nContent-Type: text/plain;charset=UTF-8\r\nContent-Length: LEN",
-        ),
+        &("", disposition, "\"\r\nContent-Type: text/plain;charset=UTF-8\r\nContent-Length: LEN"),
         &(
             "",
             disposition,
@@ -292,9 +275,7 @@ pub(super) fn honest(random: &mut Random) -> (String, Vec<u8>, Vec<String>) {
         let value = match random.below(6) {
             0 => Vec::new(),
             1 => random.bytes(b"\r\n-", 40),
-            2 => (0..random.below(60))
-                .map(|_| random.next().to_le_bytes()[3])
-                .collect(),
+            2 => (0..random.below(60)).map(|_| random.next().to_le_bytes()[3]).collect(),
             // Werkzeug reads 64 KiB at a time: long values meet its seams.
             3 if random.one_in(20) => random.bytes(b"\r\n--ab", 200_000),
             4 => format!("--{}", &boundary[..boundary.len() - 1]).into_bytes(),
@@ -311,9 +292,5 @@ pub(super) fn honest(random: &mut Random) -> (String, Vec<u8>, Vec<String>) {
         body.extend(b"\r\n");
     }
     let quote = if random.one_in(8) { quote } else { "" };
-    (
-        format!("multipart/form-data; boundary={quote}{boundary}{quote}"),
-        body,
-        values,
-    )
+    (format!("multipart/form-data; boundary={quote}{boundary}{quote}"), body, values)
 }

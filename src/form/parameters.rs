@@ -82,8 +82,7 @@ pub(super) fn is_media_type(text: &[u8]) -> bool {
 
 /// Whether `text` contains `word`, which is in lower case, in any letter case.
 pub(super) fn contains_ignore_case(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len())
-        .any(|window| window.eq_ignore_ascii_case(word))
+    text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
@@ -111,10 +110,7 @@ mod tests {
     fn tokens_and_quoted_strings_are_read() {
         let (head, pairs) = all(r#"a/b; x=1;y="2; z=3"; Z="""#);
         assert_eq!(head, "a/b");
-        assert_eq!(
-            pairs,
-            [Ok(("x", Ok("1"))), Ok(("y", Ok("2; z=3"))), Ok(("Z", Ok(""))),]
-        );
+        assert_eq!(pairs, [Ok(("x", Ok("1"))), Ok(("y", Ok("2; z=3"))), Ok(("Z", Ok(""))),]);
         assert_eq!(all("a/b"), ("a/b", vec![]));
     }
 
@@ -132,10 +128,7 @@ mod tests {
             "a; x=1 ;",
             "a; x=1,y=2",
         ] {
-            assert!(
-                all(header).1.iter().any(|pair| !matches!(pair, Ok((_, Ok(_))))),
-                "{header:?}"
-            );
+            assert!(all(header).1.iter().any(|pair| !matches!(pair, Ok((_, Ok(_))))), "{header:?}");
         }
         for header in [
             "a; x=",
@@ -154,10 +147,7 @@ mod tests {
             "a; x='1;'",
         ] {
             let pairs = all(header).1;
-            assert!(
-                pairs.iter().any(|pair| !matches!(pair, Ok((_, Ok(_))))),
-                "{header:?} {pairs:?}"
-            );
+            assert!(pairs.iter().any(|pair| !matches!(pair, Ok((_, Ok(_))))), "{header:?} {pairs:?}");
         }
     }
 

@@ -58,14 +58,9 @@ impl Head {
     ///
     /// Allowed is what browsers, curl, the common libraries of Python, Java, .NET and Dart send with a field.
     pub(super) fn line(&mut self, line: &[u8]) -> Result<(), FormError> {
-        let colon = line
-            .iter()
-            .position(|byte| *byte == b':')
-            .ok_or(FormError::Header)?;
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(FormError::Header)?;
         // A blank before the colon and a continuation line end here: no token has a blank in it.
-        let name = Some(&line[..colon])
-            .filter(|name| is_token(name))
-            .ok_or(FormError::Header)?;
+        let name = Some(&line[..colon]).filter(|name| is_token(name)).ok_or(FormError::Header)?;
         let value = &line[colon + 1..];
         let value = &value[value.iter().take_while(|byte| **byte == b' ').count()..];
         match name.to_ascii_lowercase().as_slice() {
@@ -80,10 +75,9 @@ impl Head {
     /// The part, at the empty line that ends its head.
     pub(super) fn end(self) -> Result<Part, FormError> {
         match self.disposition {
-            Some(Disposition::Field { name }) => Ok(Part::Field {
-                name,
-                charset: self.charset.unwrap_or_default(),
-            }),
+            Some(Disposition::Field { name }) => {
+                Ok(Part::Field { name, charset: self.charset.unwrap_or_default() })
+            }
             Some(Disposition::EmptyFile) => Ok(Part::EmptyFile),
             None => Err(FormError::Disposition),
         }
@@ -122,9 +116,7 @@ fn disposition(value: &[u8]) -> Result<Disposition, FormError> {
         }
     }
     match (kind.eq_ignore_ascii_case(b"form-data"), field, file) {
-        (true, Some(name), None) => Ok(Disposition::Field {
-            name: name.to_owned(),
-        }),
+        (true, Some(name), None) => Ok(Disposition::Field { name: name.to_owned() }),
         (true, Some(_), Some(())) => Ok(Disposition::EmptyFile),
         (false, ..) | (true, None, _) => Err(FormError::Disposition),
     }
@@ -192,10 +184,7 @@ mod tests {
     }
 
     fn field(name: &str) -> Result<Part, FormError> {
-        Ok(Part::Field {
-            name: name.to_owned(),
-            charset: Charset::Utf8,
-        })
+        Ok(Part::Field { name: name.to_owned(), charset: Charset::Utf8 })
     }
 
     const FIELD: &str = "Content-Disposition: form-data; name=\"a\"";
@@ -205,29 +194,12 @@ mod tests {
         for (lines, name) in [
             (&[FIELD][..], "a"),
             (&["content-disposition:form-data;name=a"], "a"),
-            (
-                &["Content-Disposition: form-data; name=\"größe %22x%22\""],
-                "größe %22x%22",
-            ),
+            (&["Content-Disposition: form-data; name=\"größe %22x%22\""], "größe %22x%22"),
             (&["Content-Disposition: form-data; name=\"\""], ""),
             (&["Content-Disposition: form-data; name=\"a\\ b\""], "a\\ b"),
             (&["Content-Type: text/plain; charset=utf-8", FIELD], "a"),
-            (
-                &[
-                    "Content-Type: text/plain;charset=UTF-8",
-                    FIELD,
-                    "Content-Length: 5",
-                ],
-                "a",
-            ),
-            (
-                &[
-                    "content-type: application/json",
-                    FIELD,
-                    "content-transfer-encoding: binary",
-                ],
-                "a",
-            ),
+            (&["Content-Type: text/plain;charset=UTF-8", FIELD, "Content-Length: 5"], "a"),
+            (&["content-type: application/json", FIELD, "content-transfer-encoding: binary"], "a"),
         ] {
             assert_eq!(part(lines), field(name), "{lines:?}");
         }
@@ -294,10 +266,7 @@ mod tests {
         }
         assert_eq!(part(&[]), Err(FormError::Disposition));
         let mut head = Head::default();
-        assert_eq!(
-            head.line(b"Content-Disposition: form-data; name=\"\xff\""),
-            Err(FormError::Name)
-        );
+        assert_eq!(head.line(b"Content-Disposition: form-data; name=\"\xff\""), Err(FormError::Name));
     }
 
     #[test]
@@ -339,10 +308,7 @@ mod tests {
             ("text/plain; charset=ISO-8859-1", Ok(Charset::Latin1)),
             ("text/plain; charset=utf-16", Err(FormError::Charset)),
             ("text/plain; charset=", Err(FormError::PartType)),
-            (
-                "text/plain; charset=utf-8; charset=utf-8",
-                Err(FormError::PartType),
-            ),
+            ("text/plain; charset=utf-8; charset=utf-8", Err(FormError::PartType)),
             ("text/plain; charset*=utf-8''utf-16", Err(FormError::PartType)),
             ("text", Err(FormError::PartType)),
             ("", Err(FormError::PartType)),

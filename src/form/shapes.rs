@@ -276,17 +276,11 @@ const HONEST_BODIES: &[&str] = &[
 pub(super) fn all() -> Vec<Shape> {
     let mut shapes = Vec::new();
     let mut add = |content_type: &str, body: String, verdict| {
-        shapes.push(Shape {
-            content_type: content_type.to_owned(),
-            body: body.into_bytes(),
-            verdict,
-        });
+        shapes.push(Shape { content_type: content_type.to_owned(), body: body.into_bytes(), verdict });
     };
-    for (heads, verdict) in [
-        (FILE_HEADS, Verdict::File),
-        (MALFORMED_HEADS, Verdict::Malformed),
-        (FIELD_HEADS, Verdict::Passes),
-    ] {
+    for (heads, verdict) in
+        [(FILE_HEADS, Verdict::File), (MALFORMED_HEADS, Verdict::Malformed), (FIELD_HEADS, Verdict::Passes)]
+    {
         for head in heads {
             add(FORM, format!("--A\r\n{head}\r\n\r\nsecret\r\n--A--\r\n"), verdict);
         }
@@ -306,17 +300,9 @@ pub(super) fn all() -> Vec<Shape> {
     }
     let disposition = "Content-Disposition: form-data; name=\"a\"";
     let padding = "Content-Type: text/plain\r\n".repeat(40);
-    add(
-        FORM,
-        format!("--A\r\n{padding}{disposition}; filename=x\r\n\r\nv\r\n--A--"),
-        Verdict::Malformed,
-    );
+    add(FORM, format!("--A\r\n{padding}{disposition}; filename=x\r\n\r\nv\r\n--A--"), Verdict::Malformed);
     let padding = "x".repeat(70_000);
-    add(
-        FORM,
-        format!("--A\r\n{disposition}; {padding}=y; filename=x\r\n\r\nv\r\n--A--"),
-        Verdict::Malformed,
-    );
+    add(FORM, format!("--A\r\n{disposition}; {padding}=y; filename=x\r\n\r\nv\r\n--A--"), Verdict::Malformed);
     add(
         FORM,
         format!("--A\r\nContent-Type: a/{padding}\r\n{disposition}; filename=x\r\n\r\nv\r\n--A--"),

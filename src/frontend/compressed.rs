@@ -54,10 +54,7 @@ struct Kept {
 
 impl Key {
     pub(super) fn new(name: &str, validators: &Validators) -> Self {
-        Self {
-            name: name.into(),
-            etag: validators.etag.clone(),
-        }
+        Self { name: name.into(), etag: validators.etag.clone() }
     }
 }
 
@@ -138,10 +135,7 @@ mod tests {
     use crate::frontend::directory::Directory;
 
     fn key(name: &str) -> Key {
-        Key {
-            name: name.into(),
-            etag: HeaderValue::from_static("\"x-br\""),
-        }
+        Key { name: name.into(), etag: HeaderValue::from_static("\"x-br\"") }
     }
 
     #[test]
@@ -181,12 +175,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x");
         std::fs::write(&path, vec![b'x'; 5000]).unwrap();
-        let file = Directory::new(directory.path())
-            .open()
-            .unwrap()
-            .find("x")
-            .unwrap()
-            .unwrap();
+        let file = Directory::new(directory.path()).open().unwrap().find("x").unwrap().unwrap();
         std::fs::write(&path, "short").unwrap();
         let files = Arc::new(CompressedFiles::default());
         let error = files.fetch(key("x"), file, Coding::Brotli).await.unwrap_err();

@@ -46,10 +46,7 @@ impl Validators {
         etag.push('"');
         // RFC 9110 8.8.2.1: never later than the response; and HTTP dates begin with 1970.
         let modified = file.modified.min(SystemTime::now()).max(SystemTime::UNIX_EPOCH);
-        Self {
-            etag: header_value(etag),
-            modified: modified.into(),
-        }
+        Self { etag: header_value(etag), modified: modified.into() }
     }
 }
 
@@ -136,10 +133,7 @@ mod tests {
     const AFTER: &str = "Sat, 29 Oct 1994 19:43:32 GMT";
 
     fn current() -> Validators {
-        Validators {
-            etag: HeaderValue::from_static("\"a,b\""),
-            modified: SAME.parse().unwrap(),
-        }
+        Validators { etag: HeaderValue::from_static("\"a,b\""), modified: SAME.parse().unwrap() }
     }
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -157,31 +151,10 @@ mod tests {
     #[test]
     fn if_none_match_compares_weakly_and_reads_lists() {
         assert_eq!(outcome(&[]), Outcome::Proceed);
-        for list in [
-            "\"a,b\"",
-            "W/\"a,b\"",
-            "\"x\", \"a,b\"",
-            "\"x\" ,,\tW/\"a,b\"",
-            "*",
-            " * ",
-        ] {
-            assert_eq!(
-                outcome(&[("if-none-match", list)]),
-                Outcome::NotModified,
-                "{list}"
-            );
+        for list in ["\"a,b\"", "W/\"a,b\"", "\"x\", \"a,b\"", "\"x\" ,,\tW/\"a,b\"", "*", " * "] {
+            assert_eq!(outcome(&[("if-none-match", list)]), Outcome::NotModified, "{list}");
         }
-        for list in [
-            "",
-            "\"a\"",
-            "\"b\"",
-            "a,b",
-            "\"a,b",
-            "w/\"a,b\"",
-            "\"A,B\"",
-            "\"x\", *",
-            "x, \"a,b\"",
-        ] {
+        for list in ["", "\"a\"", "\"b\"", "a,b", "\"a,b", "w/\"a,b\"", "\"A,B\"", "\"x\", *", "x, \"a,b\""] {
             assert_eq!(outcome(&[("if-none-match", list)]), Outcome::Proceed, "{list}");
         }
         let lines = [("if-none-match", "\"x\""), ("if-none-match", "\"a,b\"")];
@@ -205,11 +178,7 @@ mod tests {
             (SAME, Outcome::NotModified, Outcome::Proceed),
             (AFTER, Outcome::NotModified, Outcome::Proceed),
             // The obsolete forms that a recipient must read.
-            (
-                "Saturday, 29-Oct-94 19:43:31 GMT",
-                Outcome::NotModified,
-                Outcome::Proceed,
-            ),
+            ("Saturday, 29-Oct-94 19:43:31 GMT", Outcome::NotModified, Outcome::Proceed),
             ("Sat Oct 29 19:43:30 1994", Outcome::Proceed, Outcome::Failed),
             ("yesterday", Outcome::Proceed, Outcome::Proceed),
         ] {
@@ -223,38 +192,14 @@ mod tests {
     #[test]
     fn tags_go_before_dates_and_failure_before_304() {
         for (lines, expected) in [
-            (
-                [("if-match", "\"a,b\""), ("if-unmodified-since", BEFORE)],
-                Outcome::Proceed,
-            ),
-            (
-                [("if-match", "\"x\""), ("if-unmodified-since", AFTER)],
-                Outcome::Failed,
-            ),
-            (
-                [("if-none-match", "\"x\""), ("if-modified-since", AFTER)],
-                Outcome::Proceed,
-            ),
-            (
-                [("if-none-match", "\"a,b\""), ("if-modified-since", BEFORE)],
-                Outcome::NotModified,
-            ),
-            (
-                [("if-match", "\"x\""), ("if-none-match", "\"a,b\"")],
-                Outcome::Failed,
-            ),
-            (
-                [("if-match", "\"a,b\""), ("if-none-match", "\"a,b\"")],
-                Outcome::NotModified,
-            ),
-            (
-                [("if-unmodified-since", BEFORE), ("if-none-match", "\"a,b\"")],
-                Outcome::Failed,
-            ),
-            (
-                [("if-unmodified-since", SAME), ("if-modified-since", SAME)],
-                Outcome::NotModified,
-            ),
+            ([("if-match", "\"a,b\""), ("if-unmodified-since", BEFORE)], Outcome::Proceed),
+            ([("if-match", "\"x\""), ("if-unmodified-since", AFTER)], Outcome::Failed),
+            ([("if-none-match", "\"x\""), ("if-modified-since", AFTER)], Outcome::Proceed),
+            ([("if-none-match", "\"a,b\""), ("if-modified-since", BEFORE)], Outcome::NotModified),
+            ([("if-match", "\"x\""), ("if-none-match", "\"a,b\"")], Outcome::Failed),
+            ([("if-match", "\"a,b\""), ("if-none-match", "\"a,b\"")], Outcome::NotModified),
+            ([("if-unmodified-since", BEFORE), ("if-none-match", "\"a,b\"")], Outcome::Failed),
+            ([("if-unmodified-since", SAME), ("if-modified-since", SAME)], Outcome::NotModified),
         ] {
             assert_eq!(outcome(&lines), expected, "{lines:?}");
         }
@@ -266,16 +211,7 @@ mod tests {
         assert!(holds(&[]));
         assert!(holds(&[("if-range", "\"a,b\"")]));
         assert!(holds(&[("if-range", SAME)]));
-        for value in [
-            "W/\"a,b\"",
-            "\"x\"",
-            "\"a,b\", \"x\"",
-            "*",
-            "",
-            BEFORE,
-            AFTER,
-            "yesterday",
-        ] {
+        for value in ["W/\"a,b\"", "\"x\"", "\"a,b\", \"x\"", "*", "", BEFORE, AFTER, "yesterday"] {
             assert!(!holds(&[("if-range", value)]), "{value}");
         }
         assert!(!holds(&[("if-range", "\"a,b\""), ("if-range", "\"a,b\"")]));

@@ -141,13 +141,7 @@ mod tests {
         symlink("fifo", path("link")).unwrap();
         let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
         // /dev/zero: only root can make one, for others the name is missing.
-        let _ = mknodat(
-            CWD,
-            path("device"),
-            FileType::CharacterDevice,
-            Mode::RUSR,
-            makedev(1, 5),
-        );
+        let _ = mknodat(CWD, path("device"), FileType::CharacterDevice, Mode::RUSR, makedev(1, 5));
         let open = Directory::new(directory.path()).open().unwrap();
         // On a thread that a blocking open would keep, so that the test fails and does not hang.
         let (sender, found) = mpsc::channel();
@@ -165,12 +159,7 @@ mod tests {
     fn a_read_that_comes_short_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("x"), "four").unwrap();
-        let file = Directory::new(directory.path())
-            .open()
-            .unwrap()
-            .find("x")
-            .unwrap()
-            .unwrap();
+        let file = Directory::new(directory.path()).open().unwrap().find("x").unwrap().unwrap();
         assert_eq!(file.read(0, 5).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

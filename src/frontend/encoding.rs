@@ -53,9 +53,7 @@ pub(super) fn accepted(headers: &HeaderMap) -> Vec<Coding> {
         .collect();
     let quality = |is_called: &dyn Fn(&str) -> bool| {
         let named = members.iter().find(|(name, _)| is_called(name));
-        named
-            .or_else(|| members.iter().find(|(name, _)| *name == "*"))
-            .map_or(0, |(_, quality)| *quality)
+        named.or_else(|| members.iter().find(|(name, _)| *name == "*")).map_or(0, |(_, quality)| *quality)
     };
     // Where identity is not named it is acceptable, and the last choice.
     let identity = quality(&|name| name.eq_ignore_ascii_case("identity"));

@@ -26,12 +26,7 @@ pub(super) struct FileBody {
 
 impl FileBody {
     pub(super) fn new(file: FoundFile, first: u64, len: u64) -> Self {
-        Self {
-            file: Arc::new(file),
-            next: first,
-            end: first + len,
-            reading: None,
-        }
+        Self { file: Arc::new(file), next: first, end: first + len, reading: None }
     }
 
     fn remaining(&self) -> u64 {
@@ -115,10 +110,7 @@ mod tests {
         std::fs::write(directory.path().join("x"), vec![0; 200_000]).unwrap();
         let mut body = body_of(&directory, 0, 200_000);
         body.frame().await.unwrap().unwrap();
-        let file = std::fs::File::options()
-            .write(true)
-            .open(directory.path().join("x"))
-            .unwrap();
+        let file = std::fs::File::options().write(true).open(directory.path().join("x")).unwrap();
         file.set_len(150_000).unwrap();
         body.frame().await.unwrap().unwrap();
         let BodyError::File(error) = body.frame().await.unwrap().unwrap_err() else {

@@ -52,21 +52,13 @@ impl MediaType {
     pub(super) fn of(file_name: &str) -> Self {
         let extension = file_name.rsplit('.').next().unwrap_or_default();
         let find = |table: &[(&str, &'static str)]| {
-            let row = table
-                .iter()
-                .find(|(known, _)| known.eq_ignore_ascii_case(extension));
+            let row = table.iter().find(|(known, _)| known.eq_ignore_ascii_case(extension));
             row.map(|(_, name)| *name)
         };
         if let Some(name) = find(COMPRESSIBLE) {
-            return Self {
-                name,
-                compressible: true,
-            };
+            return Self { name, compressible: true };
         }
-        Self {
-            name: find(COMPRESSED).unwrap_or("application/octet-stream"),
-            compressible: false,
-        }
+        Self { name: find(COMPRESSED).unwrap_or("application/octet-stream"), compressible: false }
     }
 }
 
@@ -85,11 +77,7 @@ mod tests {
             (".nojekyll", "application/octet-stream", false),
         ] {
             let media_type = MediaType::of(name);
-            assert_eq!(
-                (media_type.name, media_type.compressible),
-                (expected, compressible),
-                "{name}"
-            );
+            assert_eq!((media_type.name, media_type.compressible), (expected, compressible), "{name}");
         }
     }
 }

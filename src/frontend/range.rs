@@ -52,10 +52,7 @@ fn parse(value: &str, len: u64) -> Option<Span> {
         return Some(Span::Unsatisfiable);
     }
     let last = last.min(len - 1);
-    Some(Span::Part {
-        first,
-        len: last - first + 1,
-    })
+    Some(Span::Part { first, len: last - first + 1 })
 }
 
 /// Digits alone; a number beyond `u64` lies behind every file.
@@ -96,12 +93,7 @@ mod tests {
 
     #[test]
     fn a_range_behind_the_end_is_unsatisfiable() {
-        for value in [
-            "bytes=10-",
-            "bytes=10-12",
-            "bytes=99999999999999999999999-",
-            "bytes=-0",
-        ] {
+        for value in ["bytes=10-", "bytes=10-12", "bytes=99999999999999999999999-", "bytes=-0"] {
             assert_eq!(of_ten(value), Span::Unsatisfiable, "{value}");
         }
     }
@@ -137,11 +129,9 @@ mod tests {
 
     #[test]
     fn nothing_has_no_part() {
-        for (value, span) in [
-            ("bytes=0-", Span::Unsatisfiable),
-            ("bytes=-0", Span::Unsatisfiable),
-            ("bytes=-5", Span::Whole),
-        ] {
+        for (value, span) in
+            [("bytes=0-", Span::Unsatisfiable), ("bytes=-0", Span::Unsatisfiable), ("bytes=-5", Span::Whole)]
+        {
             assert_eq!(parse(value, 0), Some(span), "{value}");
         }
     }

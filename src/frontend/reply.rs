@@ -63,11 +63,7 @@ pub(super) fn reply(
     let media_type = MediaType::of(name);
     // Ranges are defined for GET alone, and served of the file's own bytes alone.
     let ranged = method == Method::GET && request.contains_key(header::RANGE);
-    let codings = if ranged || !media_type.compressible {
-        Vec::new()
-    } else {
-        encoding::accepted(request)
-    };
+    let codings = if ranged || !media_type.compressible { Vec::new() } else { encoding::accepted(request) };
     let (file, form) = choose(&directory, name, file, &codings).map_err(RequestError::File)?;
     let validators = Validators::new(&file, form.coding());
 
@@ -104,11 +100,7 @@ pub(super) fn reply(
         headers.insert(header::CONTENT_LENGTH, len.into());
         content(file, method, first, len).map_err(RequestError::File)?
     };
-    Ok(Reply {
-        status,
-        headers,
-        content,
-    })
+    Ok(Reply { status, headers, content })
 }
 
 /// The representation that the client likes best: a sibling that is not older than the file, or the file
@@ -184,21 +176,13 @@ fn content(file: FoundFile, method: &Method, first: u64, len: u64) -> io::Result
 
 /// A directory that is missing has no files; one that cannot be opened is a fault of ours.
 fn directory_error(error: io::Error) -> RequestError {
-    if is_absence(&error) {
-        RequestError::NotFound
-    } else {
-        RequestError::File(error)
-    }
+    if is_absence(&error) { RequestError::NotFound } else { RequestError::File(error) }
 }
 
 impl Reply {
     /// A 304, which has no length but that of the 200 (RFC 9110 8.6).
     fn bare(status: StatusCode, headers: HeaderMap) -> Self {
-        Self {
-            status,
-            headers,
-            content: Content::Nothing,
-        }
+        Self { status, headers, content: Content::Nothing }
     }
 
     /// A reply with an empty body.

@@ -59,36 +59,25 @@ impl Egress {
         limit: Duration,
     ) -> Result<Self, rustls::pki_types::InvalidDnsNameError> {
         let tls = if origin.scheme == Scheme::HTTPS {
-            let host = origin
-                .authority
-                .host()
-                .trim_start_matches('[')
-                .trim_end_matches(']');
+            let host = origin.authority.host().trim_start_matches('[').trim_end_matches(']');
             let name = ServerName::try_from(host.to_owned())?;
-            let mut config = ClientConfig::builder()
-                .with_root_certificates(Arc::clone(roots))
-                .with_no_client_auth();
+            let mut config =
+                ClientConfig::builder().with_root_certificates(Arc::clone(roots)).with_no_client_auth();
             // The pool speaks HTTP/1.1; a server that is offered nothing may choose otherwise.
             config.alpn_protocols = vec![b"http/1.1".to_vec()];
             Some((TlsConnector::from(Arc::new(config)), name))
         } else {
             None
         };
-        Ok(Self {
-            loopback: origin.loopback(),
-            origin: origin.authority.clone(),
-            through,
-            tls,
-            limit,
-        })
+        Ok(Self { loopback: origin.loopback(), origin: origin.authority.clone(), through, tls, limit })
     }
 
     /// How requests are to be written on this way's connections.
     pub(crate) fn form(&self) -> Form {
         match &self.through {
-            Some(proxy) if proxy.scheme == ProxyScheme::Http && self.tls.is_none() => Form::Absolute {
-                authorization: proxy.credentials.as_ref().map(basic),
-            },
+            Some(proxy) if proxy.scheme == ProxyScheme::Http && self.tls.is_none() => {
+                Form::Absolute { authorization: proxy.credentials.as_ref().map(basic) }
+            }
             _ => Form::Origin,
         }
     }
@@ -111,10 +100,7 @@ impl Egress {
         let Some((connector, name)) = &self.tls else {
             return Ok(Either::Left(tcp));
         };
-        let tls = connector
-            .connect(name.clone(), tcp)
-            .await
-            .map_err(ConnectError::Io)?;
+        let tls = connector.connect(name.clone(), tcp).await.map_err(ConnectError::Io)?;
         Ok(Either::Right(Box::new(tls)))
     }
 
@@ -128,10 +114,7 @@ impl Egress {
                 if let Some(credentials) = &proxy.credentials {
                     tunnel = tunnel.with_auth(basic(credentials));
                 }
-                let io = tunnel
-                    .call(origin)
-                    .await
-                    .map_err(|error| ConnectError::Proxy(error.into()))?;
+                let io = tunnel.call(origin).await.map_err(|error| ConnectError::Proxy(error.into()))?;
                 Ok(io.into_inner())
             }
             ProxyScheme::Socks5 | ProxyScheme::Socks5h => {
@@ -140,10 +123,7 @@ impl Egress {
                 if let Some(Credentials { user, password }) = &proxy.credentials {
                     socks = socks.with_auth(user.clone(), password.0.clone());
                 }
-                let io = socks
-                    .call(origin)
-                    .await
-                    .map_err(|error| ConnectError::Proxy(error.into()))?;
+                let io = socks.call(origin).await.map_err(|error| ConnectError::Proxy(error.into()))?;
                 Ok(io.into_inner())
             }
         }
@@ -152,9 +132,7 @@ impl Egress {
 
 /// The web PKI's roots, built in: a static binary may run where there is no store.
 pub(crate) fn web_roots() -> RootCertStore {
-    RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    }
+    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }
 
 async fn dial(to: &Authority) -> io::Result<TcpStream> {
@@ -169,9 +147,7 @@ async fn dial(to: &Authority) -> io::Result<TcpStream> {
 /// Connects from an address that stands for a client. The origin is a loopback address then.
 async fn dial_from(source: Ipv4Addr, to: SocketAddrV4) -> Result<TcpStream, ConnectError> {
     let socket = TcpSocket::new_v4().map_err(ConnectError::Io)?;
-    socket
-        .bind(SocketAddr::from((source, 0)))
-        .map_err(ConnectError::Source)?;
+    socket.bind(SocketAddr::from((source, 0))).map_err(ConnectError::Source)?;
     let stream = socket.connect(to.into()).await.map_err(ConnectError::Io)?;
     stream.set_nodelay(true).map_err(ConnectError::Io)?;
     Ok(stream)

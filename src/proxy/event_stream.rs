@@ -97,21 +97,14 @@ impl Wanted {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = self.request.uri().clone();
         *request.headers_mut() = self.request.headers().clone();
-        let sent = self
-            .sender
-            .send(request, &self.client, &Progress::new(), Duration::ZERO)
-            .await;
+        let sent = self.sender.send(request, &self.client, &Progress::new(), Duration::ZERO).await;
         let Ok(answer) = sent else {
             return Tried::Later(Later::Paced);
         };
         match answer.0.status() {
-            StatusCode::OK if super::is_event_stream(answer.0.headers()) => Tried::Live(
-                answer,
-                Slot {
-                    _permit: permit,
-                    _live: self.sender.health.live().count(),
-                },
-            ),
+            StatusCode::OK if super::is_event_stream(answer.0.headers()) => {
+                Tried::Live(answer, Slot { _permit: permit, _live: self.sender.health.live().count() })
+            }
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Tried::Later(Later::Paced)
             }
@@ -125,17 +118,10 @@ impl Wanted {
     /// The answer to a stream that cannot be opened yet: 200, and a body that goes on trying.
     pub(super) fn hold(self, later: Later) -> Response<Body> {
         let (frames, receiver) = mpsc::channel(1);
-        let held = Held {
-            driver: Some(Box::pin(drive(self, later, frames))),
-            frames: receiver,
-        };
+        let held = Held { driver: Some(Box::pin(drive(self, later, frames))), frames: receiver };
         let mut response = Response::new(Body::stream(held));
-        response
-            .headers_mut()
-            .insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        response
-            .headers_mut()
-            .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }
 }
@@ -144,18 +130,13 @@ impl Wanted {
 /// a Unix time.
 fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Instant> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<u64>().ok();
-    let wait = number(RETRY_AFTER.as_str())
-        .map(Duration::from_secs)
-        .or_else(|| {
-            let reset = number("x-ratelimit-reset")?;
-            // A number this large counts milliseconds.
-            let reset = if reset > 100_000_000_000 {
-                Duration::from_millis(reset)
-            } else {
-                Duration::from_secs(reset)
-            };
-            Some(reset.saturating_sub(now.duration_since(UNIX_EPOCH).ok()?))
-        })?;
+    let wait = number(RETRY_AFTER.as_str()).map(Duration::from_secs).or_else(|| {
+        let reset = number("x-ratelimit-reset")?;
+        // A number this large counts milliseconds.
+        let reset =
+            if reset > 100_000_000_000 { Duration::from_millis(reset) } else { Duration::from_secs(reset) };
+        Some(reset.saturating_sub(now.duration_since(UNIX_EPOCH).ok()?))
+    })?;
     // A moment after, by chance: all that were refused together would come back together.
     Instant::now().checked_add(wait.min(Duration::from_secs(3600)) + pace::between(PAUSES.0..PAUSES.1))
 }
@@ -257,9 +238,7 @@ impl http_body::Body for Held {
         {
             self.driver = None;
         }
-        self.frames
-            .poll_recv(cx)
-            .map(|frame| frame.map(|data| Ok(Frame::data(data))))
+        self.frames.poll_recv(cx).map(|frame| frame.map(|data| Ok(Frame::data(data))))
     }
 }
 
@@ -273,11 +252,7 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn new(inner: Download, slot: Slot) -> Self {
-        Self {
-            inner: Some(inner),
-            tail: Tail::default(),
-            _slot: slot,
-        }
+        Self { inner: Some(inner), tail: Tail::default(), _slot: slot }
     }
 }
 
@@ -307,10 +282,7 @@ impl http_body::Body for Live {
                 self.inner = None;
                 // In the middle of an event nothing can be said: it would become part of the event. The browser
                 // drops what is not whole, and comes back when the last `retry:` says.
-                let last = self
-                    .tail
-                    .is_between_events()
-                    .then(|| Ok(Frame::data(come_back())));
+                let last = self.tail.is_between_events().then(|| Ok(Frame::data(come_back())));
                 Poll::Ready(last)
             }
         }

@@ -58,11 +58,7 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
     join_cookies(headers);
     // SECURITY: WSGI turns `X_Forwarded_For` and `X-Forwarded-For` into the same variable.
     if headers.keys().any(has_underscore) {
-        let twins: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| has_underscore(name))
-            .cloned()
-            .collect();
+        let twins: Vec<HeaderName> = headers.keys().filter(|name| has_underscore(name)).cloned().collect();
         for name in twins {
             headers.remove(name);
         }
@@ -86,11 +82,7 @@ pub(crate) fn one_framing(headers: &HeaderMap) -> Result<(), &'static str> {
 
 /// Joins the lines that HTTP/2 may split a cookie into (RFC 9113 8.2.3): HTTP/1.1 has one.
 fn join_cookies(headers: &mut HeaderMap) {
-    let lines: Vec<&[u8]> = headers
-        .get_all(COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
     if lines.len() > 1
         && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
     {
@@ -106,19 +98,12 @@ pub(crate) fn set_forwarded(headers: &mut HeaderMap, client: &Client, host: Opti
     headers.insert("x-forwarded-for", for_value);
     let proto = client.scheme.as_str();
     headers.insert("x-forwarded-proto", value(proto.to_owned()));
-    let node = if client.address.is_ipv6() {
-        format!("\"[{address}]\"")
-    } else {
-        address
-    };
+    let node = if client.address.is_ipv6() { format!("\"[{address}]\"") } else { address };
     let Some(host) = host else {
         headers.insert(FORWARDED, value(format!("for={node};proto={proto}")));
         return;
     };
-    headers.insert(
-        FORWARDED,
-        value(format!("for={node};host=\"{host}\";proto={proto}")),
-    );
+    headers.insert(FORWARDED, value(format!("for={node};host=\"{host}\";proto={proto}")));
     headers.insert("x-forwarded-host", value(host.to_string()));
     let port = host.port_u16().unwrap_or_else(|| default_port(&client.scheme));
     headers.insert("x-forwarded-port", value(port.to_string()));
@@ -202,29 +187,18 @@ mod tests {
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
             .iter()
-            .map(|(name, value)| {
-                (
-                    HeaderName::from_static(name),
-                    HeaderValue::from_str(value).unwrap(),
-                )
-            })
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
             .collect()
     }
 
     fn client() -> Client {
-        Client {
-            address: "192.0.2.7".parse().unwrap(),
-            scheme: Scheme::HTTPS,
-        }
+        Client { address: "192.0.2.7".parse().unwrap(), scheme: Scheme::HTTPS }
     }
 
     #[test]
     fn h1_what_connection_names_goes_but_framing_host_and_authorization_stay() {
         let mut map = headers(&[
-            (
-                "connection",
-                "close, X-Forwarded-For, Content-Length, Host, Authorization",
-            ),
+            ("connection", "close, X-Forwarded-For, Content-Length, Host, Authorization"),
             ("connection", "x-secret"),
             ("x-secret", "1"),
             ("content-length", "3"),
@@ -235,11 +209,7 @@ mod tests {
             ("upgrade", "h2c"),
         ]);
         strip_request(&mut map);
-        set_forwarded(
-            &mut map,
-            &client(),
-            Some(&Authority::from_static("chat.example.org")),
-        );
+        set_forwarded(&mut map, &client(), Some(&Authority::from_static("chat.example.org")));
         assert!(!map.contains_key("x-secret"));
         assert!(!map.contains_key("connection") && !map.contains_key("upgrade") && !map.contains_key("te"));
         assert!(map.contains_key("content-length") && map.contains_key("host"));
@@ -259,15 +229,8 @@ mod tests {
         ]);
         strip_request(&mut map);
         assert!(map.is_empty(), "{map:?}");
-        set_forwarded(
-            &mut map,
-            &client(),
-            Some(&Authority::from_static("chat.example.org:8443")),
-        );
-        assert_eq!(
-            map["forwarded"],
-            "for=192.0.2.7;host=\"chat.example.org:8443\";proto=https"
-        );
+        set_forwarded(&mut map, &client(), Some(&Authority::from_static("chat.example.org:8443")));
+        assert_eq!(map["forwarded"], "for=192.0.2.7;host=\"chat.example.org:8443\";proto=https");
         assert_eq!(map["x-forwarded-host"], "chat.example.org:8443");
         assert_eq!(map["x-forwarded-port"], "8443");
         assert_eq!(map["x-forwarded-proto"], "https");
@@ -285,32 +248,17 @@ mod tests {
     fn a_location_that_names_the_backend_is_rewritten_and_no_other() {
         let rewritten = |location: &str| {
             let mut map = headers(&[("location", location)]);
-            let own = [
-                &Authority::from_static("127.0.0.1:42836"),
-                &Authority::from_static("chat.example.org"),
-            ];
-            rewrite_location(
-                &mut map,
-                &own,
-                (&Scheme::HTTPS, &Authority::from_static("chat.example.org")),
-            );
+            let own =
+                [&Authority::from_static("127.0.0.1:42836"), &Authority::from_static("chat.example.org")];
+            rewrite_location(&mut map, &own, (&Scheme::HTTPS, &Authority::from_static("chat.example.org")));
             map["location"].to_str().unwrap().to_owned()
         };
-        assert_eq!(
-            rewritten("http://127.0.0.1:42836/abc/#x"),
-            "https://chat.example.org/abc/#x"
-        );
+        assert_eq!(rewritten("http://127.0.0.1:42836/abc/#x"), "https://chat.example.org/abc/#x");
         assert_eq!(rewritten("http://127.0.0.1:42836"), "https://chat.example.org");
-        assert_eq!(
-            rewritten("http://chat.example.org/abc/?q"),
-            "https://chat.example.org/abc/?q"
-        );
-        for other in [
-            "/abc/",
-            "http://127.0.0.1:1/abc",
-            "https://elsewhere.example/",
-            "ftp://127.0.0.1:42836/",
-        ] {
+        assert_eq!(rewritten("http://chat.example.org/abc/?q"), "https://chat.example.org/abc/?q");
+        for other in
+            ["/abc/", "http://127.0.0.1:1/abc", "https://elsewhere.example/", "ftp://127.0.0.1:42836/"]
+        {
             assert_eq!(rewritten(other), other);
         }
     }

@@ -32,10 +32,7 @@ pub(crate) struct Identity {
 impl Identity {
     /// Fails only where the system has no randomness.
     pub(crate) fn new() -> Result<Self, Unspecified> {
-        Ok(Self {
-            key: Key::generate(HMAC_SHA256, &SystemRandom::new())?,
-            refused: AtomicBool::new(false),
-        })
+        Ok(Self { key: Key::generate(HMAC_SHA256, &SystemRandom::new())?, refused: AtomicBool::new(false) })
     }
 
     /// The source address of a client; an IPv6 client is its /64, which one person has all of.
@@ -47,11 +44,7 @@ impl Identity {
             IpAddr::V4(address) => hmac::sign(&self.key, &address.octets()),
             IpAddr::V6(address) => hmac::sign(&self.key, &address.octets()[..8]),
         };
-        let hash = tag
-            .as_ref()
-            .iter()
-            .take(4)
-            .fold(0, |hash, byte| hash << 8 | u32::from(*byte));
+        let hash = tag.as_ref().iter().take(4).fold(0, |hash, byte| hash << 8 | u32::from(*byte));
         Some(Ipv4Addr::from(NETWORK | hash & HOSTS))
     }
 
@@ -80,33 +73,20 @@ mod tests {
             .inspect(|source| assert_eq!(u32::from(*source) & !HOSTS, NETWORK, "{source}"))
             .collect();
         assert!(sources.len() >= 254, "{} of 256", sources.len());
-        assert_eq!(
-            source(&identity, "192.0.2.1"),
-            source(&identity, "::ffff:192.0.2.1")
-        );
+        assert_eq!(source(&identity, "192.0.2.1"), source(&identity, "::ffff:192.0.2.1"));
     }
 
     #[test]
     fn an_ipv6_client_is_its_64() {
         let identity = Identity::new().unwrap();
-        assert_eq!(
-            source(&identity, "2001:db8::1"),
-            source(&identity, "2001:db8::ffff")
-        );
-        assert_ne!(
-            source(&identity, "2001:db8::1"),
-            source(&identity, "2001:db8:0:1::1")
-        );
+        assert_eq!(source(&identity, "2001:db8::1"), source(&identity, "2001:db8::ffff"));
+        assert_ne!(source(&identity, "2001:db8::1"), source(&identity, "2001:db8:0:1::1"));
     }
 
     #[test]
     fn the_address_means_nothing_to_another_process() {
         let [one, two] = [(); 2].map(|()| Identity::new().unwrap());
-        let all = |identity| {
-            (1..9)
-                .map(|n| source(identity, &format!("192.0.2.{n}")))
-                .collect::<Vec<_>>()
-        };
+        let all = |identity| (1..9).map(|n| source(identity, &format!("192.0.2.{n}"))).collect::<Vec<_>>();
         assert_ne!(all(&one), all(&two));
     }
 

@@ -43,10 +43,7 @@ mod tests {
         let mut pace = Pace::new((Duration::from_millis(250), Duration::from_secs(5)));
         for expected in [250, 500, 1000, 2000, 4000, 5000, 5000] {
             let pause = pace.next().as_millis();
-            assert!(
-                (expected * 4 / 5..=expected * 6 / 5).contains(&pause),
-                "{pause} for {expected}"
-            );
+            assert!((expected * 4 / 5..=expected * 6 / 5).contains(&pause), "{pause} for {expected}");
         }
     }
 
@@ -55,10 +52,6 @@ mod tests {
         let range = Duration::from_millis(500)..Duration::from_secs(3);
         let drawn: std::collections::HashSet<_> = (0..100).map(|_| between(range.clone())).collect();
         assert!(drawn.len() > 90);
-        assert!(
-            drawn
-                .iter()
-                .all(|duration| *duration >= range.start && *duration <= range.end)
-        );
+        assert!(drawn.iter().all(|duration| *duration >= range.start && *duration <= range.end));
     }
 }

@@ -128,10 +128,7 @@ impl Pool {
     /// A connection that nobody used before.
     async fn connect(&self, permit: OwnedSemaphorePermit, source: Source) -> Result<Lease, ConnectError> {
         let stream = self.egress.connect(source).await?;
-        let socket = TokioIo::new(Socket {
-            stream,
-            _permit: permit,
-        });
+        let socket = TokioIo::new(Socket { stream, _permit: permit });
         let (sender, connection) = http1::Builder::new()
             .max_headers(100)
             .max_buf_size(READ_BUFFER)
@@ -144,12 +141,7 @@ impl Pool {
     }
 
     fn leased(&self, sender: SendRequest<Body>, source: Source, age: Age) -> Lease {
-        Lease {
-            sender: Some(sender),
-            source,
-            shelf: Arc::clone(&self.shelf),
-            age,
-        }
+        Lease { sender: Some(sender), source, shelf: Arc::clone(&self.shelf), age }
     }
 }
 
@@ -161,9 +153,7 @@ impl Lease {
     /// The connection itself.
     pub(crate) fn sender(&mut self) -> &mut SendRequest<Body> {
         // Taken in `drop` alone.
-        self.sender
-            .as_mut()
-            .expect("a lease holds its connection until it is dropped")
+        self.sender.as_mut().expect("a lease holds its connection until it is dropped")
     }
 }
 
@@ -227,11 +217,7 @@ impl Shelf {
             }
         }
         if self.queue.is_empty() {
-            self.idle.push_back(Idle {
-                sender,
-                source,
-                since: Instant::now(),
-            });
+            self.idle.push_back(Idle { sender, source, since: Instant::now() });
         }
     }
 }
@@ -240,9 +226,7 @@ async fn sweep(shelf: Arc<Mutex<Shelf>>, idle_for: Duration) {
     let mut tick = tokio::time::interval(idle_for.min(Duration::from_secs(5)));
     loop {
         tick.tick().await;
-        lock(&shelf)
-            .idle
-            .retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < idle_for);
+        lock(&shelf).idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < idle_for);
     }
 }
 

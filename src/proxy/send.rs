@@ -58,25 +58,11 @@ impl Sender {
                         return Ok(answer);
                     }
                     // The pooled connection was closed before anything was written: another will do, at once.
-                    Err(Failed {
-                        again:
-                            Some(Again {
-                                request: unsent,
-                                pause: Pause::No,
-                            }),
-                        ..
-                    }) => {
+                    Err(Failed { again: Some(Again { request: unsent, pause: Pause::No }), .. }) => {
                         request = unsent;
                         continue;
                     }
-                    Err(Failed {
-                        error,
-                        again:
-                            Some(Again {
-                                request: again,
-                                pause: Pause::Yes,
-                            }),
-                    }) => {
+                    Err(Failed { error, again: Some(Again { request: again, pause: Pause::Yes }) }) => {
                         request = again;
                         error
                     }
@@ -100,10 +86,7 @@ impl Sender {
 
     /// A connection that stands for the client where that is possible.
     async fn lease(&self, client: &Client) -> Result<Lease, RequestError> {
-        let source: Source = self
-            .identity
-            .as_ref()
-            .and_then(|identity| identity.source(client.address));
+        let source: Source = self.identity.as_ref().and_then(|identity| identity.source(client.address));
         match (self.pool.lease(source).await, &self.identity) {
             (Err(RequestError::Connect(ConnectError::Source(error))), Some(identity)) => {
                 identity.refuse(&error);
@@ -123,10 +106,7 @@ impl Sender {
         let sending = lease.sender().try_send_request(request);
         let failed = match self.in_time(progress, sending).await {
             None => {
-                return Err(Failed {
-                    error: RequestError::ResponseTimeout,
-                    again: None,
-                });
+                return Err(Failed { error: RequestError::ResponseTimeout, again: None });
             }
             Some(Ok(response)) => return Ok((response, lease)),
             Some(Err(failed)) => failed,
@@ -172,29 +152,17 @@ impl Failed {
         let unsent = failed.take_message();
         let error = failed.into_error();
         let again = match unsent {
-            Some(unsent) => Some(Again {
-                request: unsent,
-                pause,
-            }),
+            Some(unsent) => Some(Again { request: unsent, pause }),
             None if broke_off(&error) => copy.map(|copy| Again { request: copy, pause }),
             None => None,
         };
-        Self {
-            error: exchange_error(error),
-            again,
-        }
+        Self { error: exchange_error(error), again }
     }
 }
 
 /// A copy of a request that may be sent twice: idempotent, and without a body.
 fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
-    let idempotent = [
-        Method::GET,
-        Method::HEAD,
-        Method::OPTIONS,
-        Method::PUT,
-        Method::DELETE,
-    ];
+    let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
     if !request.body().is_end_stream() || !idempotent.contains(request.method()) {
         return None;
     }
@@ -215,10 +183,7 @@ fn broke_off(error: &hyper::Error) -> bool {
 
 /// What went wrong with an exchange: often it is the client's body that broke it.
 fn exchange_error(error: hyper::Error) -> RequestError {
-    match error
-        .source()
-        .and_then(|source| source.downcast_ref::<BodyError>())
-    {
+    match error.source().and_then(|source| source.downcast_ref::<BodyError>()) {
         Some(BodyError::TooBig) => RequestError::BodyTooBig,
         Some(BodyError::Idle) => RequestError::BodyTimeout,
         Some(BodyError::Form(error)) => RequestError::Form(*error),

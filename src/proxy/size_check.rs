@@ -23,24 +23,14 @@ pub(super) async fn probe(
     *head.uri_mut() = get.uri.clone();
     *head.headers_mut() = get.headers.clone();
     // The size of the whole is asked for, whatever part of it the client wants, and whatever it has already.
-    for name in [
-        RANGE,
-        IF_RANGE,
-        IF_MATCH,
-        IF_NONE_MATCH,
-        IF_MODIFIED_SINCE,
-        IF_UNMODIFIED_SINCE,
-        CONTENT_LENGTH,
-    ] {
+    for name in
+        [RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, CONTENT_LENGTH]
+    {
         head.headers_mut().remove(name);
     }
-    let (response, _lease) = upstream
-        .sender
-        .send(head, client, &Progress::new(), upstream.bounds.retry_for)
-        .await?;
-    response_size(&response)
-        .ok_or(RequestError::SizeUnknown)
-        .and_then(|size| within(size, max))
+    let (response, _lease) =
+        upstream.sender.send(head, client, &Progress::new(), upstream.bounds.retry_for).await?;
+    response_size(&response).ok_or(RequestError::SizeUnknown).and_then(|size| within(size, max))
 }
 
 /// Holds the response itself against the limit. One to a GET may come without a length: it is counted.
@@ -53,18 +43,11 @@ pub(super) fn response<B>(method: &Method, response: &Response<B>, max: u64) -> 
 }
 
 fn within(size: u64, max: u64) -> Result<(), RequestError> {
-    if size > max {
-        Err(RequestError::ContentTooBig)
-    } else {
-        Ok(())
-    }
+    if size > max { Err(RequestError::ContentTooBig) } else { Ok(()) }
 }
 
 fn response_size<B>(response: &Response<B>) -> Option<u64> {
-    if matches!(
-        response.status(),
-        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-    ) {
+    if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return Some(0);
     }
     let mut lengths = response.headers().get_all(CONTENT_LENGTH).iter();

@@ -28,11 +28,7 @@ struct Patience {
 
 impl Patience {
     fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            sleep: None,
-            waiting: false,
-        }
+        Self { limit, sleep: None, waiting: false }
     }
 
     fn moved(&mut self) {
@@ -42,9 +38,7 @@ impl Patience {
     /// Ready when nothing has moved for `limit`.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
-        let sleep = self
-            .sleep
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         if !self.waiting {
             self.waiting = true;
             sleep.as_mut().reset(Instant::now() + limit);
@@ -65,10 +59,7 @@ const WAITING: u64 = u64::MAX;
 
 impl Progress {
     pub(crate) fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            moved: AtomicU64::new(0),
-        }
+        Self { began: Instant::now(), moved: AtomicU64::new(0) }
     }
 
     /// When the backend was last given something. While it is the client that keeps us waiting, that is now:
@@ -101,12 +92,7 @@ pub(crate) struct Upload {
 
 impl Upload {
     pub(crate) fn new(inner: Incoming, limit: u64, idle: Duration, progress: Arc<Progress>) -> Self {
-        Self {
-            inner,
-            left: limit,
-            patience: Patience::new(idle),
-            progress,
-        }
+        Self { inner, left: limit, patience: Patience::new(idle), progress }
     }
 }
 
@@ -163,12 +149,7 @@ pub(crate) struct Download {
 
 impl Download {
     pub(crate) fn new(inner: Incoming, limit: Option<u64>, idle: Option<Duration>, lease: Lease) -> Self {
-        Self {
-            inner,
-            left: limit,
-            patience: idle.map(Patience::new),
-            _lease: lease,
-        }
+        Self { inner, left: limit, patience: idle.map(Patience::new), _lease: lease }
     }
 }
 

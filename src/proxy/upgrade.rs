@@ -31,15 +31,12 @@ pub(super) fn wanted(parts: &mut Parts, policy: ProxyPolicy) -> Option<Wish> {
         .flat_map(|value| value.split(','))
         .any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
     let mut protocols = parts.headers.get_all(UPGRADE).iter();
-    let is_websocket = protocols
-        .next()
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
-        && protocols.next().is_none();
+    let is_websocket =
+        protocols.next().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+            && protocols.next().is_none();
     let may =
         parts.version == Version::HTTP_11 && parts.method == Method::GET && policy == ProxyPolicy::default();
-    (names_upgrade && is_websocket && may)
-        .then(|| parts.extensions.remove().map(Wish))
-        .flatten()
+    (names_upgrade && is_websocket && may).then(|| parts.extensions.remove().map(Wish)).flatten()
 }
 
 impl Wish {
@@ -55,10 +52,8 @@ impl Wish {
         lease: Lease,
         tunnels: &TaskTracker,
     ) -> Result<Response<Body>, RequestError> {
-        let is_websocket = response
-            .headers()
-            .get(UPGRADE)
-            .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        let is_websocket =
+            response.headers().get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
         if !is_websocket {
             return Err(RequestError::BadResponse(
                 "the backend switched to another protocol than was asked for",

@@ -47,9 +47,7 @@ impl Pattern {
         // Only `prefix` may hold wildcards: a `*` in the secret prefix would be a character like any other,
         // and `UriPrefix` refuses it.
         let text = format!("{uri_prefix}{prefix}").into_boxed_str();
-        let segments = text
-            .contains('*')
-            .then(|| text.split('/').map(Segment::new).collect());
+        let segments = text.contains('*').then(|| text.split('/').map(Segment::new).collect());
         Ok(Self { text, segments })
     }
 
@@ -61,14 +59,12 @@ impl Pattern {
     /// Whether the decoded `path` is this prefix or lies below it.
     pub(crate) fn matches(&self, path: &str) -> bool {
         match &self.segments {
-            None => path
-                .strip_prefix(&*self.text)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+            None => {
+                path.strip_prefix(&*self.text).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
             Some(segments) => {
                 let mut parts = path.split('/');
-                segments
-                    .iter()
-                    .all(|segment| parts.next().is_some_and(|part| segment.matches(part)))
+                segments.iter().all(|segment| parts.next().is_some_and(|part| segment.matches(part)))
             }
         }
     }

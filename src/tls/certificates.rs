@@ -124,13 +124,8 @@ fn alternative_names(
     certificate: &X509Certificate<'_>,
 ) -> Result<(Vec<ServerName>, Vec<Box<str>>), CertificateError> {
     let (mut names, mut wildcards) = (Vec::new(), Vec::new());
-    let extension = certificate
-        .subject_alternative_name()
-        .map_err(CertificateError::X509)?;
-    for name in extension
-        .iter()
-        .flat_map(|extension| &extension.value.general_names)
-    {
+    let extension = certificate.subject_alternative_name().map_err(CertificateError::X509)?;
+    for name in extension.iter().flat_map(|extension| &extension.value.general_names) {
         if let GeneralName::DNSName(name) = name {
             match name.strip_prefix("*.") {
                 Some(parent) => wildcards.push(parent.to_ascii_lowercase().into()),
@@ -146,8 +141,7 @@ fn alternative_names(
 /// The address in an iPAddress field (RFC 5280, section 4.2.1.6).
 pub(crate) fn address(octets: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(octets).map(|octets| Ipv4Addr::from(octets).into());
-    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(|octets| Ipv6Addr::from(octets).into()))
-        .ok()
+    v4.or_else(|_| <[u8; 16]>::try_from(octets).map(|octets| Ipv6Addr::from(octets).into())).ok()
 }
 
 /// The certificates that are served, each by its names; swapped as a whole.
@@ -170,10 +164,7 @@ struct Served {
 impl Certificates {
     /// Of `certificates`, the first being the one for clients that give no name.
     pub(crate) fn new(certificates: Vec<Arc<Certificate>>, unknown_names: UnknownNames) -> Self {
-        Self {
-            served: ArcSwap::from_pointee(Served::new(certificates)),
-            unknown_names,
-        }
+        Self { served: ArcSwap::from_pointee(Served::new(certificates)), unknown_names }
     }
 
     /// Serves `certificates`, and no other, from the next handshake on.
@@ -251,8 +242,7 @@ impl Served {
 impl ResolvesServerCert for Certificates {
     /// `None` ends the handshake with an alert. The name comes in lower case.
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(client_hello.server_name())
-            .map(|certificate| Arc::clone(&certificate.key))
+        self.choose(client_hello.server_name()).map(|certificate| Arc::clone(&certificate.key))
     }
 }
 
@@ -324,10 +314,7 @@ mod tests {
     #[test]
     fn names_and_addresses_of_all_certificates_are_served_and_no_others() {
         let served = Certificates::new(
-            vec![
-                certificate(&["A.example", "10.0.0.1", "fd00::1"]),
-                certificate(&["*.b.example"]),
-            ],
+            vec![certificate(&["A.example", "10.0.0.1", "fd00::1"]), certificate(&["*.b.example"])],
             UnknownNames::Default,
         );
         for yes in ["a.example", "10.0.0.1", "fd00::1", "www.b.example"] {
@@ -354,10 +341,7 @@ mod tests {
     fn of_two_certificates_for_a_name_the_earlier_is_served() {
         let (first, second) = (certificate(&["a.example"]), certificate(&["a.example"]));
         let served = Certificates::new(vec![Arc::clone(&first), second], UnknownNames::Reject);
-        assert_eq!(
-            served.choose(Some("a.example")).unwrap().fingerprint,
-            first.fingerprint
-        );
+        assert_eq!(served.choose(Some("a.example")).unwrap().fingerprint, first.fingerprint);
     }
 
     #[test]
@@ -370,14 +354,8 @@ mod tests {
         assert!(matches!(error(&key, &key), CertificateError::NoCertificate));
         assert!(matches!(error("", &key), CertificateError::NoCertificate));
         assert!(matches!(error(&chain, &chain), CertificateError::Key));
-        assert!(matches!(
-            error(&chain, &key[..key.len() / 2]),
-            CertificateError::Key
-        ));
-        assert!(matches!(
-            error(&chain[..chain.len() / 2], &key),
-            CertificateError::Chain(_)
-        ));
+        assert!(matches!(error(&chain, &key[..key.len() / 2]), CertificateError::Key));
+        assert!(matches!(error(&chain[..chain.len() / 2], &key), CertificateError::Chain(_)));
         let empty = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(matches!(error(empty, &key), CertificateError::X509(_)));
     }

@@ -24,12 +24,8 @@ pub(crate) struct PemPair {
 impl PemPair {
     /// Reads both files.
     pub(crate) fn load(&self) -> Result<Certificate, TlsError> {
-        let read = |path: &Path| {
-            fs::read(path).map_err(|source| TlsError::Read {
-                file: path.to_owned(),
-                source,
-            })
-        };
+        let read =
+            |path: &Path| fs::read(path).map_err(|source| TlsError::Read { file: path.to_owned(), source });
         let (chain, key) = (read(&self.cert)?, read(&self.key)?);
         Certificate::from_pem(&chain, &key).map_err(|source| TlsError::Pair {
             cert: self.cert.clone(),
@@ -81,11 +77,7 @@ impl Watch {
         // Taken before reading, so that a change meanwhile is seen at the next poll.
         let stamps = pair.stamps();
         let certificate = Arc::new(pair.load()?);
-        let watch = Self {
-            pair,
-            read: stamps,
-            seen: stamps,
-        };
+        let watch = Self { pair, read: stamps, seen: stamps };
         Ok((watch, certificate))
     }
 
@@ -131,10 +123,7 @@ mod tests {
     }
 
     fn pair(directory: &Path) -> PemPair {
-        PemPair {
-            cert: directory.join("cert.pem"),
-            key: directory.join("key.pem"),
-        }
+        PemPair { cert: directory.join("cert.pem"), key: directory.join("key.pem") }
     }
 
     fn put(pair: &PemPair, (cert, key): &(String, String)) {
@@ -225,9 +214,6 @@ mod tests {
         assert!(matches!(&missing, TlsError::Read { file, .. } if *file == pair.cert));
         put(&pair, &(pem("a.example").0, pem("a.example").1));
         let mismatch = Watch::open(pair.clone()).unwrap_err().to_string();
-        assert!(
-            mismatch.contains("key.pem") && mismatch.contains("another certificate"),
-            "{mismatch}"
-        );
+        assert!(mismatch.contains("key.pem") && mismatch.contains("another certificate"), "{mismatch}");
     }
 }

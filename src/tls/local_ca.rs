@@ -48,12 +48,7 @@ impl LocalCa {
             Some(leaf) => leaf,
             None => issue_leaf(&storage, &root, &wanted, now)?,
         };
-        Ok(Self {
-            storage,
-            names,
-            root,
-            leaf: Arc::new(leaf),
-        })
+        Ok(Self { storage, names, root, leaf: Arc::new(leaf) })
     }
 
     /// The certificate to serve.
@@ -97,11 +92,7 @@ fn is_local(names: &[ServerName]) -> bool {
 /// Of the latter, what the root cannot vouch for (a public address, a host name given later) is left out:
 /// nobody asked for it, so it is not worth a new root.
 fn wanted(names: &[ServerName], machine: &Machine, permitted: &Permitted) -> Vec<ServerName> {
-    let own = if is_local(names) {
-        machine.names()
-    } else {
-        Vec::new()
-    };
+    let own = if is_local(names) { machine.names() } else { Vec::new() };
     let mut wanted = Vec::new();
     for name in names.iter().cloned().chain(own) {
         if permitted.permits(&name) && !wanted.contains(&name) {
@@ -189,12 +180,7 @@ mod tests {
         let found = fs::read_dir(directory.join("local-ca")).unwrap();
         found
             .filter(|entry| {
-                entry
-                    .as_ref()
-                    .unwrap()
-                    .file_name()
-                    .to_string_lossy()
-                    .starts_with("old-root-key-2026-07-")
+                entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("old-root-key-2026-07-")
             })
             .count()
     }
@@ -216,19 +202,10 @@ mod tests {
             let mode = ca.storage.path(name).metadata().unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
-        let mode = directory
-            .path()
-            .join("local-ca")
-            .metadata()
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = directory.path().join("local-ca").metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         let published = fs::read_to_string(ca.storage.path(ROOT)).unwrap();
-        assert!(
-            published.contains("CERTIFICATE") && !published.contains("KEY"),
-            "{published}"
-        );
+        assert!(published.contains("CERTIFICATE") && !published.contains("KEY"), "{published}");
         assert!(!format!("{ca:?}").contains("KEY"));
     }
 
@@ -239,11 +216,7 @@ mod tests {
         let published = fs::read_to_string(ca.storage.path(ROOT)).unwrap();
         let stored = fs::read_to_string(ca.storage.path(ROOT_KEY)).unwrap();
         let key = stored.split_once("-----BEGIN PRIVATE").unwrap().1;
-        fs::write(
-            ca.storage.path(ROOT_KEY),
-            format!("-----BEGIN PRIVATE{key}{published}"),
-        )
-        .unwrap();
+        fs::write(ca.storage.path(ROOT_KEY), format!("-----BEGIN PRIVATE{key}{published}")).unwrap();
         fs::remove_file(ca.storage.path(ROOT)).unwrap();
         let again = open(directory.path(), &["chat.lan"], NOW).unwrap();
         assert_eq!(root(&again), root(&ca));
@@ -282,11 +255,9 @@ mod tests {
     fn a_verifier_refuses_what_is_outside_the_constraints() {
         let directory = tempfile::tempdir().unwrap();
         let public = open(directory.path(), &["chat.example.org"], NOW).unwrap();
-        for (root, outside) in [
-            (&public.root, "example.org"),
-            (&public.root, "192.168.7.7"),
-            (&public.root, "fd00::7"),
-        ] {
+        for (root, outside) in
+            [(&public.root, "example.org"), (&public.root, "192.168.7.7"), (&public.root, "fd00::7")]
+        {
             let pem = root.issue(&names(&[outside]), NOW).unwrap();
             let leaf = Certificate::from_pem(pem.as_bytes(), pem.as_bytes()).unwrap();
             assert!(!root.vouches(&leaf, &names(&[outside]), NOW), "{outside}");
@@ -308,11 +279,7 @@ mod tests {
         assert_eq!(old_leaf.not_before, NOW - Duration::hours(1));
         assert_eq!(old_leaf.not_after - old_leaf.not_before, Duration::days(90));
         let due = old_leaf.not_before + Duration::days(60);
-        assert!(
-            ca.renew(&machine(), due - Duration::seconds(1))
-                .unwrap()
-                .is_none()
-        );
+        assert!(ca.renew(&machine(), due - Duration::seconds(1)).unwrap().is_none());
         let new = ca.renew(&machine(), due).unwrap().unwrap();
         assert_ne!(new.fingerprint, old_leaf.fingerprint);
         assert_eq!(root(&ca), old_root);
@@ -327,11 +294,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut ca = open(directory.path(), &["chat.lan"], NOW).unwrap();
         let old_root = root(&ca).to_owned();
-        for now in [
-            NOW - Duration::days(20_000),
-            NOW - Duration::days(365),
-            NOW - Duration::days(1),
-        ] {
+        for now in [NOW - Duration::days(20_000), NOW - Duration::days(365), NOW - Duration::days(1)] {
             assert!(ca.renew(&machine(), now).unwrap().is_none(), "{now}");
         }
         let ahead = NOW + Duration::days(365);
@@ -375,10 +338,7 @@ mod tests {
         moved.addresses.push("192.168.7.8".parse().unwrap());
         let leaf = ca.renew(&moved, NOW).unwrap().unwrap();
         assert!(leaf.names.contains(&"192.168.7.8".parse().unwrap()));
-        assert!(
-            ca.renew(&machine(), NOW).unwrap().is_none(),
-            "an address less is no reason"
-        );
+        assert!(ca.renew(&machine(), NOW).unwrap().is_none(), "an address less is no reason");
     }
 
     #[test]
@@ -390,9 +350,7 @@ mod tests {
         assert_ne!(root(&first), root(&second));
         assert!(second.root.vouches(&second.leaf, &second.names, NOW));
         assert_eq!(old_roots(directory.path()), 1);
-        let kept = first
-            .storage
-            .path("local-ca/old-root-key-2026-07-01T12-00-00Z.pem");
+        let kept = first.storage.path("local-ca/old-root-key-2026-07-01T12-00-00Z.pem");
         assert_eq!(fs::read(kept).unwrap(), old);
         let published = fs::read(second.storage.path(ROOT)).unwrap();
         assert!(!old.starts_with(&published));
@@ -430,19 +388,12 @@ mod tests {
         let file = first.storage.path(ROOT_KEY);
         let whole = fs::read_to_string(&file).unwrap();
         let certificate = whole.find("-----BEGIN PRIVATE").unwrap();
-        for damage in [
-            "",
-            &whole[..certificate],
-            &whole[certificate..],
-            &whole[..200],
-            &whole[..whole.len() - 60],
-        ] {
+        for damage in
+            ["", &whole[..certificate], &whole[certificate..], &whole[..200], &whole[..whole.len() - 60]]
+        {
             fs::write(&file, damage).unwrap();
             let error = open(directory.path(), &["chat.lan"], NOW).unwrap_err();
-            assert!(
-                matches!(&error, TlsError::Root { file: named, .. } if *named == file),
-                "{error}"
-            );
+            assert!(matches!(&error, TlsError::Root { file: named, .. } if *named == file), "{error}");
             assert_eq!(fs::read_to_string(&file).unwrap(), damage);
         }
         fs::remove_file(&file).unwrap();

@@ -7,24 +7,14 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use crate::harness::{Client, Relay, Version, within};
 
 async fn demo() -> Relay {
-    Relay::with_args(["demo", "--port", "0", "--storage"])
-        .arg("{dir}/storage")
-        .start()
-        .await
+    Relay::with_args(["demo", "--port", "0", "--storage"]).arg("{dir}/storage").start().await
 }
 
 /// Runs curl against `path` of the demo.
 async fn curl(relay: &Relay, args: &[&str], path: &str) -> String {
     let mut command = Command::new("curl");
     command
-        .args([
-            "--silent",
-            "--show-error",
-            "--no-buffer",
-            "--max-time",
-            "4",
-            "--cacert",
-        ])
+        .args(["--silent", "--show-error", "--no-buffer", "--max-time", "4", "--cacert"])
         .arg(relay.path("storage/local-ca/root.pem"))
         .args(args)
         .arg(format!("https://{}{path}", relay.authority()))
@@ -40,15 +30,8 @@ async fn curl_sees_the_live_stream_over_both_versions() {
     for (flag, status) in [("--http1.1", "HTTP/1.1 200"), ("--http2", "HTTP/2 200")] {
         let said = curl(&relay, &[flag, "--include"], "/api/v1/stream").await;
         assert!(said.starts_with(status), "{said}");
-        assert!(
-            said.to_ascii_lowercase()
-                .contains("content-type: text/event-stream"),
-            "{said}"
-        );
-        assert!(
-            said.matches("\ndata:").count() >= 3,
-            "one a second, in four: {said}"
-        );
+        assert!(said.to_ascii_lowercase().contains("content-type: text/event-stream"), "{said}");
+        assert!(said.matches("\ndata:").count() >= 3, "one a second, in four: {said}");
     }
 }
 
@@ -58,44 +41,23 @@ async fn the_page_the_index_the_echo_and_the_download_are_there() {
     let page = curl(&relay, &[], "/").await;
     assert!(page.contains("<html") && page.contains("EventSource"), "{page}");
     let index = curl(&relay, &[], "/api/v1/").await;
-    assert!(
-        serde_json::from_str::<serde_json::Value>(&index).is_ok(),
-        "{index}"
-    );
+    assert!(serde_json::from_str::<serde_json::Value>(&index).is_ok(), "{index}");
     let echo = curl(&relay, &["--data-binary", "hello"], "/api/v1/echo").await;
-    assert!(
-        echo.contains("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"),
-        "{echo}"
-    );
+    assert!(echo.contains("2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"), "{echo}");
     let client = Client::https(&relay, Version::Http2);
-    assert_eq!(
-        client.get("/api/v1/download?size=3MiB").await.body.len(),
-        3 * 1024 * 1024
-    );
+    assert_eq!(client.get("/api/v1/download?size=3MiB").await.body.len(), 3 * 1024 * 1024);
 }
 
 #[tokio::test]
 async fn it_says_where_it_is_and_by_which_fingerprint() {
     let relay = demo().await;
     let said = relay.logs().join("\n");
-    assert!(
-        said.contains(&format!("https://localhost:{}/", relay.https().port())),
-        "{said}"
-    );
+    assert!(said.contains(&format!("https://localhost:{}/", relay.https().port())), "{said}");
     let mut openssl = Command::new("openssl");
     openssl
-        .args([
-            "s_client",
-            "-servername",
-            "localhost",
-            "-connect",
-            &relay.https().to_string(),
-        ])
+        .args(["s_client", "-servername", "localhost", "-connect", &relay.https().to_string()])
         .stdin(Stdio::null());
-    let shown = tokio::task::spawn_blocking(move || openssl.output().unwrap())
-        .await
-        .unwrap()
-        .stdout;
+    let shown = tokio::task::spawn_blocking(move || openssl.output().unwrap()).await.unwrap().stdout;
     let mut lines = BufReader::new(&shown[..]).lines();
     let mut pem = String::new();
     while let Some(line) = lines.next_line().await.unwrap() {

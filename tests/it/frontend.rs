@@ -188,14 +188,8 @@ async fn f1_nothing_outside_the_directory_is_served() {
     std::os::unix::fs::symlink(relay.path("secret.txt"), front.join("link.txt")).unwrap();
     std::os::unix::fs::symlink("..", front.join("up")).unwrap();
     std::os::unix::fs::symlink("/dev/zero", front.join("zero.bin")).unwrap();
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        front.join("pipe.txt"),
-        rustix::fs::FileType::Fifo,
-        0o644.into(),
-        0,
-    )
-    .unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, front.join("pipe.txt"), rustix::fs::FileType::Fifo, 0o644.into(), 0)
+        .unwrap();
     for path in [
         "/abc/link.txt",
         "/abc/up/secret.txt",
@@ -212,17 +206,11 @@ async fn f1_nothing_outside_the_directory_is_served() {
         "/abc/media/%2e%2e%5c..%5csecret.txt",
     ] {
         let mut raw = Raw::tls(&relay).await;
-        raw.send(format!(
-            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        ))
-        .await;
+        raw.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
         let answer = String::from_utf8_lossy(&raw.read_to_end().await).into_owned();
         let status = crate::harness::raw::status(&answer);
         assert!([400, 404].contains(&status), "{path}: {answer}");
-        assert!(
-            !answer.contains("SECRET") && !answer.contains("root:"),
-            "{path}: {answer}"
-        );
+        assert!(!answer.contains("SECRET") && !answer.contains("root:"), "{path}: {answer}");
     }
 }
 
@@ -241,26 +229,10 @@ async fn a_directory_that_is_missing_is_a_warning_and_404s() {
 
 #[tokio::test]
 async fn precompressed_siblings_are_taken() {
-    let relay = serving()
-        .file("front/app.js", "plain")
-        .file("front/app.js.br", "BROTLI")
-        .start()
-        .await;
+    let relay = serving().file("front/app.js", "plain").file("front/app.js.br", "BROTLI").start().await;
     let client = Client::https(&relay, crate::harness::Version::Http2);
-    let answer = client
-        .call("GET", "/abc/app.js")
-        .header("accept-encoding", "br")
-        .send()
-        .await;
-    assert_eq!(
-        (answer.text(), answer.header("content-encoding")),
-        ("BROTLI", Some("br"))
-    );
-    assert!(
-        answer
-            .header("content-type")
-            .unwrap()
-            .starts_with("text/javascript")
-    );
+    let answer = client.call("GET", "/abc/app.js").header("accept-encoding", "br").send().await;
+    assert_eq!((answer.text(), answer.header("content-encoding")), ("BROTLI", Some("br")));
+    assert!(answer.header("content-type").unwrap().starts_with("text/javascript"));
     assert_eq!(client.get("/abc/app.js").await.text(), "plain");
 }

@@ -7,31 +7,19 @@ use crate::harness::{
 #[tokio::test]
 async fn a_backend_records_what_it_is_sent_and_answers_as_told() {
     let backend = Backend::builder()
-        .on("/made", |request| {
-            Reply::status("201 CREATED").header("X-Query", &request.target)
-        })
+        .on("/made", |request| Reply::status("201 CREATED").header("X-Query", &request.target))
         .start()
         .await;
     let mut raw = Raw::plain(backend.address()).await;
     let head = "POST /made?q HTTP/1.1\r\nhOST: x\r\nA: 1\r\na:2\r\nTransfer-Encoding: chunked\r\n\r\n";
     raw.send(head).await;
-    raw.send("3\r\nabc\r\n2;x\r\nde\r\n0\r\nT: 1\r\n\r\n".replace(";x", ""))
-        .await;
+    raw.send("3\r\nabc\r\n2;x\r\nde\r\n0\r\nT: 1\r\n\r\n".replace(";x", "")).await;
     let response = raw.read_response().await;
-    assert_eq!(
-        response.head,
-        "HTTP/1.1 201 CREATED\r\nX-Query: /made?q\r\nContent-Length: 0\r\n\r\n"
-    );
+    assert_eq!(response.head, "HTTP/1.1 201 CREATED\r\nX-Query: /made?q\r\nContent-Length: 0\r\n\r\n");
     let request = backend.only();
-    assert_eq!(
-        (request.head.as_str(), request.body.as_slice()),
-        (head, &b"abcde"[..])
-    );
+    assert_eq!((request.head.as_str(), request.body.as_slice()), (head, &b"abcde"[..]));
     assert_eq!(request.headers("a"), ["1", "2"]);
-    assert_eq!(
-        (request.length, request.trailers.as_str(), request.connection),
-        (5, "T: 1\r\n", 1)
-    );
+    assert_eq!((request.length, request.trailers.as_str(), request.connection), (5, "T: 1\r\n", 1));
     assert!(request.ended.is_some() && !request.abandoned);
 
     raw.send("GET /other HTTP/1.1\r\nHost: x\r\n\r\n").await;
@@ -44,10 +32,7 @@ async fn a_backend_records_what_it_is_sent_and_answers_as_told() {
 
 #[tokio::test]
 async fn a_backend_sends_what_it_is_fed_and_notices_the_end() {
-    let backend = Backend::builder()
-        .on("/events", |_| Reply::events())
-        .start()
-        .await;
+    let backend = Backend::builder().on("/events", |_| Reply::events()).start().await;
     let client = Client::http(backend.address());
     let mut response = client.call("GET", "/events").open().await;
     let feed = backend.feed().await;
@@ -76,10 +61,7 @@ async fn a_backend_echoes_before_the_request_has_ended() {
 #[tokio::test]
 async fn a_certificate_of_the_tests_own_authority_is_believed_by_its_clients_alone() {
     let (pki, other) = (Pki::new(), Pki::new());
-    let backend = Backend::builder()
-        .tls(pki.server_config(&["localhost", "127.0.0.1"]))
-        .start()
-        .await;
+    let backend = Backend::builder().tls(pki.server_config(&["localhost", "127.0.0.1"])).start().await;
     for name in ["localhost", "127.0.0.1"] {
         let config = pki::client_config(pki.root().as_bytes(), &[]);
         let stream = raw::handshake(backend.address(), config, name).await.unwrap();
@@ -88,11 +70,7 @@ async fn a_certificate_of_the_tests_own_authority_is_believed_by_its_clients_alo
         assert_eq!(raw.read_response().await.body, b"ok");
     }
     let stranger = pki::client_config(other.root().as_bytes(), &[]);
-    assert!(
-        raw::handshake(backend.address(), stranger, "localhost")
-            .await
-            .is_err()
-    );
+    assert!(raw::handshake(backend.address(), stranger, "localhost").await.is_err());
 }
 
 #[tokio::test]
@@ -120,7 +98,6 @@ async fn the_proxies_are_there() {
     Tinyproxy::start(None).await;
     let proxy = Tinyproxy::start(Some(("user", "password"))).await;
     let mut raw = Raw::plain(proxy.address()).await;
-    raw.send("GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await;
+    raw.send("GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!(raw::status(&raw.read_head().await), 407);
 }

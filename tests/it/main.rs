@@ -3,20 +3,19 @@
 //! A file a behaviour; the names of the tests are the specification. The harness starts the relay on ports that
 //! the system chooses, reads them from its log, and kills it when the test ends.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that meets the unexpected fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that meets the unexpected fails")]
 
 mod harness;
 mod harness_itself;
 
+mod command_line;
 mod config_check;
 mod demo;
 mod forwarding;
 mod frontend;
+mod headers;
 mod logs;
+mod manual;
 mod paths;
 mod redirect;
 mod routing;

@@ -20,26 +20,14 @@ async fn ask(relay: &Relay, head: &str) -> RawResponse {
 async fn get_and_head_are_301_and_the_rest_308() {
     let relay = relay().await;
     let location = format!("https://localhost:{}/x/%D8%B9?y=1", relay.https().port());
-    for (method, status) in [
-        ("GET", 301),
-        ("HEAD", 301),
-        ("POST", 308),
-        ("PUT", 308),
-        ("DELETE", 308),
-        ("OPTIONS", 308),
-    ] {
+    for (method, status) in
+        [("GET", 301), ("HEAD", 301), ("POST", 308), ("PUT", 308), ("DELETE", 308), ("OPTIONS", 308)]
+    {
         let mut raw = Raw::plain(relay.redirect()).await;
-        raw.send(format!(
-            "{method} /x/%D8%B9?y=1 HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        ))
-        .await;
+        raw.send(format!("{method} /x/%D8%B9?y=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
         let head = raw.read_head().await;
         assert_eq!(crate::harness::raw::status(&head), status, "{method}");
-        assert_eq!(
-            crate::harness::raw::header(&head, "location"),
-            Some(&*location),
-            "{method}"
-        );
+        assert_eq!(crate::harness::raw::header(&head, "location"), Some(&*location), "{method}");
     }
 }
 
@@ -54,11 +42,7 @@ async fn each_configured_name_is_kept() {
         ("localhost:8080", "localhost"),
     ] {
         let response = ask(&relay, &format!("GET / HTTP/1.1\r\nHost: {host}")).await;
-        assert_eq!(
-            response.header("location"),
-            Some(&*format!("https://{name}:{port}/")),
-            "{host}"
-        );
+        assert_eq!(response.header("location"), Some(&*format!("https://{name}:{port}/")), "{host}");
     }
 }
 
@@ -86,25 +70,13 @@ async fn r1_the_location_never_names_whom_the_client_made_up() {
         let response = ask(&relay, head).await;
         match response.header("location") {
             Some(location) => {
-                assert!(
-                    [301, 308].contains(&response.status()),
-                    "{head}: {}",
-                    response.head
-                );
+                assert!([301, 308].contains(&response.status()), "{head}: {}", response.head);
                 assert!(location.starts_with(&ours), "{head}: {location}");
             }
-            None => assert!(
-                [400, 421].contains(&response.status()),
-                "{head}: {}",
-                response.head
-            ),
+            None => assert!([400, 421].contains(&response.status()), "{head}: {}", response.head),
         }
         assert_eq!(
-            response
-                .head
-                .to_ascii_lowercase()
-                .matches("\r\nlocation:")
-                .count(),
+            response.head.to_ascii_lowercase().matches("\r\nlocation:").count(),
             usize::from(response.header("location").is_some())
         );
     }
@@ -112,10 +84,6 @@ async fn r1_the_location_never_names_whom_the_client_made_up() {
 
 #[tokio::test]
 async fn zero_means_no_redirect_listener() {
-    let relay = Relay::builder()
-        .self_signed()
-        .toml("[server]\nhttp_port = 0")
-        .start()
-        .await;
+    let relay = Relay::builder().self_signed().toml("[server]\nhttp_port = 0").start().await;
     assert!(!relay.has_redirect());
 }

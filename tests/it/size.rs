@@ -5,20 +5,11 @@ use crate::harness::{Backend, Client, Relay, Reply, client::count, on_h1_and_h2,
 const LIMIT: &str = "[[paths]]\nprefix = \"/attachment\"\naction = \"proxy\"\nmax_size = 1000";
 
 async fn relay(backend: &Backend) -> Relay {
-    Relay::builder()
-        .self_signed()
-        .toml(LIMIT)
-        .backend(backend.address())
-        .start()
-        .await
+    Relay::builder().self_signed().toml(LIMIT).backend(backend.address()).start().await
 }
 
 fn methods(backend: &Backend) -> Vec<String> {
-    backend
-        .requests()
-        .into_iter()
-        .map(|request| request.method)
-        .collect()
+    backend.requests().into_iter().map(|request| request.method).collect()
 }
 
 /// Answers HEAD with `head` and everything else with `rest`.

@@ -108,32 +108,24 @@ on_h1_and_h2! {
 
 #[tokio::test]
 async fn k1_a_backend_without_an_address_is_502() {
-    let relay = Relay::builder()
-        .toml("[backend]\nurl = \"http://nobody.invalid:1\"\n[[paths]]\nprefix = \"/*\"\naction = \"proxy\"")
-        .start()
-        .await;
+    let relay = Relay::start(
+        "[backend]\nurl = \"http://nobody.invalid:1\"\n[[paths]]\nprefix = \"/*\"\naction = \"proxy\"",
+    )
+    .await;
     let answer = Client::http(relay.http()).get("/api/v1/x").await;
     answer.assert_error(502, "backend unavailable");
 }
 
 #[tokio::test]
 async fn l1_a_handshake_that_stalls_is_given_up() {
-    let relay = Relay::builder()
-        .self_signed()
-        .toml("[limits]\nhandshake = \"1s\"")
-        .start()
-        .await;
+    let relay = Relay::builder().self_signed().toml("[limits]\nhandshake = \"1s\"").start().await;
     // The first bytes of a ClientHello.
     for start in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00\x01"] {
         let mut raw = Raw::plain(relay.https()).await;
         raw.send(start).await;
         let asked = Instant::now();
         raw.read_to_end().await;
-        assert!(
-            (1..4).contains(&asked.elapsed().as_secs()),
-            "{:?}",
-            asked.elapsed()
-        );
+        assert!((1..4).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
     }
 }
 
@@ -150,11 +142,7 @@ async fn l1_a_head_that_never_ends_is_given_up() {
     raw.send("GET /x HTTP/1.1\r\nHost: localhost\r\n").await;
     let asked = Instant::now();
     let answer = String::from_utf8(raw.read_to_end().await).unwrap();
-    assert!(
-        (1..4).contains(&asked.elapsed().as_secs()),
-        "{:?}",
-        asked.elapsed()
-    );
+    assert!((1..4).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
     assert!(answer.is_empty() || raw::status(&answer) == 408, "{answer}");
     assert_eq!(backend.requests().len(), 0);
 }
@@ -179,11 +167,7 @@ async fn l1_an_idle_connection_is_closed() {
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_room() {
     let backend = Backend::start().await;
-    let relay = Relay::builder()
-        .backend(backend.address())
-        .toml("[limits]\nconnections = 2")
-        .start()
-        .await;
+    let relay = Relay::builder().backend(backend.address()).toml("[limits]\nconnections = 2").start().await;
     let first = Raw::plain(relay.http()).await;
     let mut second = Raw::plain(relay.http()).await;
     second.send("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
@@ -199,28 +183,12 @@ async fn connections_beyond_the_limit_wait_for_room() {
 #[tokio::test]
 async fn s13_a_head_that_is_too_large_is_refused() {
     let backend = Backend::start().await;
-    let relay = Relay::builder()
-        .self_signed()
-        .backend(backend.address())
-        .start()
-        .await;
+    let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
     let long = "x".repeat(70_000);
     for (head, statuses) in [
-        (
-            format!("GET /x HTTP/1.1\r\nHost: localhost\r\nX-Long: {long}\r\n\r\n"),
-            &[431][..],
-        ),
-        (
-            format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
-            &[414, 431],
-        ),
-        (
-            format!(
-                "GET /x HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
-                "X-A: b\r\n".repeat(101)
-            ),
-            &[431],
-        ),
+        (format!("GET /x HTTP/1.1\r\nHost: localhost\r\nX-Long: {long}\r\n\r\n"), &[431][..]),
+        (format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), &[414, 431]),
+        (format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(101)), &[431]),
     ] {
         let mut raw = Raw::tls(&relay).await;
         raw.try_send(head.as_bytes()).await;
@@ -242,26 +210,17 @@ struct BlackHole {
 impl BlackHole {
     async fn new() -> Self {
         let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        listener
-            .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
-            .unwrap();
+        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         listener.listen(0).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let mut queue = Vec::new();
         // Linux drops the SYN once the queue is full, and so the connection does not come about.
-        while let Ok(stream) = tokio::time::timeout(
-            Duration::from_millis(300),
-            tokio::net::TcpStream::connect(address),
-        )
-        .await
+        while let Ok(stream) =
+            tokio::time::timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(address)).await
         {
             queue.push(stream.unwrap());
             assert!(queue.len() < 10, "the queue is never full");
         }
-        Self {
-            address,
-            _listener: listener,
-            _queue: queue,
-        }
+        Self { address, _listener: listener, _queue: queue }
     }
 }

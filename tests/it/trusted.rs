@@ -11,7 +11,7 @@ async fn told(relay: &Relay, client: &Client, backend: &Backend, headers: &[(&st
     }
     assert_eq!(call.send().await.status, 200);
     let told = backend.last().header("x-forwarded-for").unwrap().to_owned();
-    let line = relay.log_with(&["access", &format!("path={path}")]).await;
+    let line = relay.access(&path).await;
     assert_eq!(field(&line, "client").as_deref(), Some(&*told), "{line}");
     told
 }
@@ -110,10 +110,7 @@ fn proxy_headers() -> Vec<(Vec<u8>, &'static str)> {
     ip6.extend(std::net::Ipv6Addr::LOCALHOST.octets());
     ip6.extend([0x10, 0x00, 0x01, 0xbb]);
     vec![
-        (
-            b"PROXY TCP4 203.0.113.9 127.0.0.1 4096 443\r\n".to_vec(),
-            "203.0.113.9",
-        ),
+        (b"PROXY TCP4 203.0.113.9 127.0.0.1 4096 443\r\n".to_vec(), "203.0.113.9"),
         (b"PROXY TCP6 2001:db8::9 ::1 4096 443\r\n".to_vec(), "2001:db8::9"),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
         (v2(1, 0x11, &ip4), "203.0.113.9"),
@@ -128,11 +125,7 @@ const PROXY_PROTOCOL: &str = "[server]\nproxy_protocol = true\ntrusted_proxies =
 #[tokio::test]
 async fn the_proxy_protocol_gives_the_clients_address() {
     let backend = Backend::start().await;
-    let relay = Relay::builder()
-        .backend(backend.address())
-        .toml(PROXY_PROTOCOL)
-        .start()
-        .await;
+    let relay = Relay::builder().backend(backend.address()).toml(PROXY_PROTOCOL).start().await;
     for (header, address) in proxy_headers() {
         let mut raw = Raw::plain(relay.http()).await;
         // Byte by byte, as a network may deliver it.
@@ -149,24 +142,13 @@ async fn the_proxy_protocol_gives_the_clients_address() {
 async fn the_proxy_protocol_goes_before_the_handshake() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let backend = Backend::start().await;
-    let relay = Relay::builder()
-        .self_signed()
-        .backend(backend.address())
-        .toml(PROXY_PROTOCOL)
-        .start()
-        .await;
+    let relay = Relay::builder().self_signed().backend(backend.address()).toml(PROXY_PROTOCOL).start().await;
     for (header, address) in proxy_headers() {
         let mut stream = tokio::net::TcpStream::connect(relay.https()).await.unwrap();
         stream.write_all(&header).await.unwrap();
         let connector = tokio_rustls::TlsConnector::from(relay.tls_client(&["http/1.1"]));
-        let mut stream = connector
-            .connect("localhost".try_into().unwrap(), stream)
-            .await
-            .unwrap();
-        stream
-            .write_all(b"GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            .await
-            .unwrap();
+        let mut stream = connector.connect("localhost".try_into().unwrap(), stream).await.unwrap();
+        stream.write_all(b"GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -206,8 +188,7 @@ async fn a_proxy_header_of_a_stranger_is_no_request() {
         .start()
         .await;
     let mut raw = Raw::plain(relay.http()).await;
-    raw.send("PROXY TCP4 203.0.113.9 127.0.0.1 4096 443\r\nGET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        .await;
+    raw.send("PROXY TCP4 203.0.113.9 127.0.0.1 4096 443\r\nGET /x HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let answer = String::from_utf8_lossy(&raw.read_to_end().await).into_owned();
     assert!(!answer.contains(" 200 "), "{answer}");
     assert_eq!(backend.requests().len(), 0);

@@ -89,6 +89,11 @@ def signup():
     return jsonify(address=request.remote_addr), 201
 
 
+@sova.get("/api/v1/announcements-<int:channel>/messages")
+def announcements(channel):
+    return jsonify(channel=channel, messages=[])
+
+
 @sova.get("/api/v1/secret")
 def secret():
     return jsonify(secret="of the blocked route")

@@ -50,11 +50,7 @@ impl Permitted {
         if let Some(machine) = local {
             domains.extend(machine.host_name.clone());
             domains.extend(LOCAL_NAMES.map(Box::from));
-            networks.extend(
-                LOCAL_NETWORKS
-                    .iter()
-                    .filter_map(|network| network.parse::<IpNet>().ok()),
-            );
+            networks.extend(LOCAL_NETWORKS.iter().filter_map(|network| network.parse::<IpNet>().ok()));
         }
         Self { domains, networks }
     }
@@ -81,8 +77,7 @@ impl Permitted {
         match name {
             ServerName::Ip(address) => self.networks.iter().any(|network| network.contains(address)),
             ServerName::Dns(name) => self.domains.iter().any(|domain| {
-                name.strip_suffix(&**domain)
-                    .is_some_and(|above| above.is_empty() || above.ends_with('.'))
+                name.strip_suffix(&**domain).is_some_and(|above| above.is_empty() || above.ends_with('.'))
             }),
         }
     }
@@ -90,10 +85,7 @@ impl Permitted {
     /// As the extension. Kinds of names that are not in it are free, so that without any address all
     /// addresses are excluded; there is always a domain or else all of [`LOCAL_NAMES`].
     pub(super) fn to_constraints(&self) -> NameConstraints {
-        let domains = self
-            .domains
-            .iter()
-            .map(|name| GeneralSubtree::DnsName(name.to_string()));
+        let domains = self.domains.iter().map(|name| GeneralSubtree::DnsName(name.to_string()));
         let networks = self.networks.iter().map(subtree);
         let everywhere = [IpNet::V4(Default::default()), IpNet::V6(Default::default())];
         NameConstraints {
@@ -136,13 +128,7 @@ mod tests {
         let permitted = Permitted::new(&names(&["chat.example.org"]), None);
         assert!(permits(&permitted, "chat.example.org"));
         assert!(permits(&permitted, "a.chat.example.org"));
-        for no in [
-            "example.org",
-            "xchat.example.org",
-            "localhost",
-            "192.168.1.1",
-            "::1",
-        ] {
+        for no in ["example.org", "xchat.example.org", "localhost", "192.168.1.1", "::1"] {
             assert!(!permits(&permitted, no), "{no}");
         }
         assert_eq!(permitted.to_constraints().excluded_subtrees.len(), 2);
@@ -150,10 +136,7 @@ mod tests {
 
     #[test]
     fn a_local_ca_permits_all_that_is_local_and_nothing_else() {
-        let machine = Machine {
-            host_name: Some("tower".into()),
-            addresses: Vec::new(),
-        };
+        let machine = Machine { host_name: Some("tower".into()), addresses: Vec::new() };
         let permitted = Permitted::new(&names(&["203.0.113.7", "2001:db8::7"]), Some(&machine));
         for yes in [
             "203.0.113.7",
@@ -176,16 +159,9 @@ mod tests {
         ] {
             assert!(permits(&permitted, yes), "{yes}");
         }
-        for no in [
-            "203.0.113.8",
-            "2001:db8::8",
-            "172.32.0.1",
-            "example.org",
-            "notlocal",
-            "arpa",
-            "::2",
-            "11.0.0.1",
-        ] {
+        for no in
+            ["203.0.113.8", "2001:db8::8", "172.32.0.1", "example.org", "notlocal", "arpa", "::2", "11.0.0.1"]
+        {
             assert!(!permits(&permitted, no), "{no}");
         }
         assert!(permitted.to_constraints().excluded_subtrees.is_empty());

@@ -70,10 +70,8 @@ impl Root {
             );
             return Ok(root);
         };
-        let root = Self::from_pem(&pem).map_err(|source| TlsError::Root {
-            file: storage.path(ROOT_KEY),
-            source,
-        })?;
+        let root =
+            Self::from_pem(&pem).map_err(|source| TlsError::Root { file: storage.path(ROOT_KEY), source })?;
         let Some(misfit) = root.misfit(names, now) else {
             Self::publish(storage, &pem)?;
             return Ok(root);
@@ -102,9 +100,7 @@ impl Root {
         let permitted = Permitted::new(names, is_local(names).then_some(machine));
         let pem = make_root(&permitted, machine, now.max(EARLIEST)).map_err(TlsError::Issue)?;
         let root = Self::from_pem(pem.as_bytes()).map_err(TlsError::Issued)?;
-        storage
-            .write(ROOT_KEY, pem.as_bytes())
-            .map_err(TlsError::Storage)?;
+        storage.write(ROOT_KEY, pem.as_bytes()).map_err(TlsError::Storage)?;
         Self::publish(storage, pem.as_bytes())?;
         Ok(root)
     }
@@ -167,19 +163,14 @@ impl Root {
         let mut roots = RootCertStore::empty();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = roots.add(self.certificate.der().clone()).ok().and_then(|()| {
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-                .build()
-                .ok()
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().ok()
         });
         let since_epoch = u64::try_from(now.unix_timestamp()).unwrap_or_default();
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(since_epoch));
         verifier.is_some_and(|verifier| {
             names.iter().all(|name| {
-                reference_name(name).is_some_and(|name| {
-                    verifier
-                        .verify_server_cert(leaf.der(), &[], &name, &[], now)
-                        .is_ok()
-                })
+                reference_name(name)
+                    .is_some_and(|name| verifier.verify_server_cert(leaf.der(), &[], &name, &[], now).is_ok())
             })
         })
     }

@@ -76,11 +76,7 @@ struct Shared {
 
 impl Backend {
     pub(crate) fn builder() -> BackendBuilder {
-        BackendBuilder {
-            routes: Vec::new(),
-            tls: None,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-        }
+        BackendBuilder { routes: Vec::new(), tls: None, address: SocketAddr::from(([127, 0, 0, 1], 0)) }
     }
 
     /// Answers everything with `200` and `ok`.
@@ -118,11 +114,7 @@ impl Backend {
 
     /// The stream that the next request to a [`Reply::feed`] opens.
     pub(crate) async fn feed(&self) -> Feed {
-        within("a stream to be opened", async {
-            self.feeds.lock().await.recv().await
-        })
-        .await
-        .unwrap()
+        within("a stream to be opened", async { self.feeds.lock().await.recv().await }).await.unwrap()
     }
 
     /// Connections that are open now.
@@ -138,12 +130,7 @@ impl Backend {
     /// Waits until `count` connections are open.
     pub(crate) async fn wait_open(&self, count: usize) {
         let mut open = self.shared.open.subscribe();
-        within(
-            &format!("{count} open connections"),
-            open.wait_for(|open| *open == count),
-        )
-        .await
-        .unwrap();
+        within(&format!("{count} open connections"), open.wait_for(|open| *open == count)).await.unwrap();
     }
 
     /// Closes the connections that wait for a request, as a backend does whose keep-alive limit has come.
@@ -188,17 +175,8 @@ impl BackendBuilder {
             hang_ups: watch::Sender::default(),
             feeds,
         });
-        let accepting = tokio::spawn(accept(
-            listener,
-            self.tls.map(TlsAcceptor::from),
-            Arc::clone(&shared),
-        ));
-        Backend {
-            address,
-            shared,
-            feeds: Mutex::new(feed_receiver),
-            accepting,
-        }
+        let accepting = tokio::spawn(accept(listener, self.tls.map(TlsAcceptor::from), Arc::clone(&shared)));
+        Backend { address, shared, feeds: Mutex::new(feed_receiver), accepting }
     }
 }
 
@@ -220,11 +198,12 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
             let shared = Arc::clone(&guard.0);
             match tls {
                 None => connection::serve(Box::new(stream), &shared, number).await,
-                Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => connection::serve(Box::new(stream), &shared, number).await,
-                    // The relay refused our certificate, which is what some tests want.
-                    Err(_) => {}
-                },
+                Some(tls) => {
+                    // An error: the relay refused our certificate, which is what some tests want.
+                    if let Ok(stream) = tls.accept(stream).await {
+                        connection::serve(Box::new(stream), &shared, number).await;
+                    }
+                }
             }
             drop(guard);
         });
@@ -263,12 +242,7 @@ impl Recorded {
     #[track_caller]
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let values = self.headers(name);
-        assert!(
-            values.len() <= 1,
-            "{name} came {} times: {}",
-            values.len(),
-            self.head
-        );
+        assert!(values.len() <= 1, "{name} came {} times: {}", values.len(), self.head);
         values.first().copied()
     }
 

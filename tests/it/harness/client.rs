@@ -173,16 +173,8 @@ impl Call<'_> {
         within(&what, async {
             let response = self.open().await;
             let (parts, body) = response.into_parts();
-            let body = body
-                .collect()
-                .await
-                .expect("the response ends cleanly")
-                .to_bytes();
-            Answer {
-                status: parts.status,
-                headers: parts.headers,
-                body,
-            }
+            let body = body.collect().await.expect("the response ends cleanly").to_bytes();
+            Answer { status: parts.status, headers: parts.headers, body }
         })
         .await
     }
@@ -190,9 +182,7 @@ impl Call<'_> {
     /// Sends it and gives the response as soon as its head is there.
     pub(crate) async fn open(self) -> Response<Incoming> {
         let what = format!("{} {}", self.method, self.target);
-        self.try_open()
-            .await
-            .unwrap_or_else(|error| panic!("{what}: {error:?}"))
+        self.try_open().await.unwrap_or_else(|error| panic!("{what}: {error:?}"))
     }
 
     /// The same, where the exchange may fail.
@@ -247,13 +237,14 @@ impl Answer {
     }
 }
 
-/// The next chunk of a response body: at most until the deadline; `None` at its clean end.
+/// The next chunk of a response body that is not empty; `None` at its clean end.
 pub(crate) async fn next_chunk(body: &mut Incoming) -> Option<Bytes> {
     within("the next chunk", async {
         loop {
             match body.frame().await? {
                 Ok(frame) => {
-                    if let Ok(data) = frame.into_data() {
+                    // The last frame of an HTTP/2 body may carry nothing but its end.
+                    if let Some(data) = frame.into_data().ok().filter(|data| !data.is_empty()) {
                         return Some(data);
                     }
                 }
@@ -287,8 +278,6 @@ impl http_body::Body for Fed {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        self.0
-            .poll_recv(context)
-            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
     }
 }

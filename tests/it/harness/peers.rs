@@ -51,14 +51,9 @@ impl Flask {
         let mut command = Command::new(python);
         command.arg("-u").arg(peers.join("sova.py")).args(args);
         let process = Process::spawn(command);
-        let line = process
-            .line("port line of sova.py", |line| line.starts_with("port "))
-            .await;
+        let line = process.line("port line of sova.py", |line| line.starts_with("port ")).await;
         let port: u16 = line["port ".len()..].parse().unwrap();
-        Self {
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
-            _process: process,
-        }
+        Self { address: SocketAddr::from(([127, 0, 0, 1], port)), _process: process }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -101,23 +96,15 @@ impl Tinyproxy {
         let address = free_address();
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("tinyproxy.conf");
-        let credentials = credentials.map_or(String::new(), |(user, password)| {
-            format!("BasicAuth {user} {password}\n")
-        });
-        let config = format!(
-            "Listen 127.0.0.1\nPort {}\nLogLevel Info\n{credentials}",
-            address.port()
-        );
+        let credentials =
+            credentials.map_or(String::new(), |(user, password)| format!("BasicAuth {user} {password}\n"));
+        let config = format!("Listen 127.0.0.1\nPort {}\nLogLevel Info\n{credentials}", address.port());
         fs::write(&path, config).unwrap();
         let mut command = Command::new("tinyproxy");
         command.arg("-d").arg("-c").arg(&path);
         let process = Process::spawn(command);
         listening(address).await;
-        Self {
-            address,
-            process,
-            _dir: dir,
-        }
+        Self { address, process, _dir: dir }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -127,18 +114,13 @@ impl Tinyproxy {
     /// Waits for the request whose first line begins with `start`.
     pub(crate) async fn asked(&self, start: &str) {
         let wanted = format!(": {start}");
-        self.process
-            .line(&wanted, |line| line.contains("Request") && line.contains(&wanted))
-            .await;
+        self.process.line(&wanted, |line| line.contains("Request") && line.contains(&wanted)).await;
     }
 }
 
 /// An address that nobody listens on: the system does not give the port away again soon.
 pub(crate) fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Waits until something listens there. Neither proxy says when it is ready.

@@ -41,10 +41,7 @@ impl Pki {
         params.distinguished_name.push(DnType::CommonName, "Test leaf");
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.root).unwrap();
-        Leaf {
-            cert: cert.pem(),
-            key: key.serialize_pem(),
-        }
+        Leaf { cert: cert.pem(), key: key.serialize_pem() }
     }
 
     /// A server's TLS config with a new certificate for `names`.

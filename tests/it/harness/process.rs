@@ -44,8 +44,7 @@ impl Process {
 
     /// The first line that `wanted` accepts, now or later; fails when the process ends without it.
     pub(crate) async fn line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        self.lines_until(what, |lines| lines.iter().find(|line| wanted(line)).cloned())
-            .await
+        self.lines_until(what, |lines| lines.iter().find(|line| wanted(line)).cloned()).await
     }
 
     /// Waits until `found` finds what it wants in the lines; fails when the process ends without it.

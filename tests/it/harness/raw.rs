@@ -45,10 +45,7 @@ impl Raw {
 
     /// On a stream that stands already.
     pub(crate) fn over(stream: impl Stream + 'static) -> Self {
-        Self {
-            stream: Box::new(stream),
-            buffer: Vec::new(),
-        }
+        Self { stream: Box::new(stream), buffer: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -65,10 +62,7 @@ impl Raw {
     pub(crate) async fn read_until(&mut self, end: &str) -> Vec<u8> {
         within(&format!("{end:?}"), async {
             loop {
-                let found = self
-                    .buffer
-                    .windows(end.len())
-                    .position(|part| part == end.as_bytes());
+                let found = self.buffer.windows(end.len()).position(|part| part == end.as_bytes());
                 if let Some(at) = found {
                     return self.buffer.drain(..at + end.len()).collect();
                 }
@@ -91,11 +85,7 @@ impl Raw {
     pub(crate) async fn read(&mut self, length: usize) -> Vec<u8> {
         within("bytes", async {
             while self.buffer.len() < length {
-                assert!(
-                    self.fill().await,
-                    "closed after {} of {length} bytes",
-                    self.buffer.len()
-                );
+                assert!(self.fill().await, "closed after {} of {length} bytes", self.buffer.len());
             }
         })
         .await;
@@ -123,10 +113,7 @@ impl Raw {
 
     /// False once the peer has closed, in whatever way.
     async fn fill(&mut self) -> bool {
-        self.stream
-            .read_buf(&mut self.buffer)
-            .await
-            .is_ok_and(|read| read > 0)
+        self.stream.read_buf(&mut self.buffer).await.is_ok_and(|read| read > 0)
     }
 }
 

@@ -30,7 +30,6 @@ pub(crate) struct RelayBuilder {
     /// Whether there is a config file at all.
     file: bool,
     dir: Arc<TempDir>,
-    command: Command,
     binary: PathBuf,
     args: Vec<OsString>,
 }
@@ -42,7 +41,6 @@ impl Relay {
             config: toml::Table::new(),
             file: true,
             dir: Arc::new(TempDir::new().unwrap()),
-            command: Command::new(""),
             binary: env!("CARGO_BIN_EXE_parley-relay").into(),
             args: Vec::new(),
         }
@@ -57,9 +55,7 @@ impl Relay {
     pub(crate) fn with_args<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> RelayBuilder {
         let mut builder = Self::builder();
         builder.file = false;
-        builder
-            .args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        builder.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         builder
     }
 
@@ -112,10 +108,16 @@ impl Relay {
     /// The first log line that holds all of `parts`, now or later.
     pub(crate) async fn log_with(&self, parts: &[&str]) -> String {
         self.process
-            .line(&format!("log line with {parts:?}"), |line| {
-                parts.iter().all(|part| line.contains(part))
-            })
+            .line(&format!("log line with {parts:?}"), |line| parts.iter().all(|part| line.contains(part)))
             .await
+    }
+
+    /// The access log's first line, now or later, of a request whose shown path begins with `path`.
+    pub(crate) async fn access(&self, path: &str) -> String {
+        let wanted = |line: &str| {
+            has_word(line, "access") && field(line, "path").is_some_and(|shown| shown.starts_with(path))
+        };
+        self.process.line(&format!("access line of {path}"), wanted).await
     }
 
     /// Resident memory in bytes.
@@ -165,8 +167,7 @@ impl RelayBuilder {
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         let text = arg.as_ref().to_str().unwrap();
-        self.args
-            .push(text.replace("{dir}", self.dir.path().to_str().unwrap()).into());
+        self.args.push(text.replace("{dir}", self.dir.path().to_str().unwrap()).into());
         self
     }
 
@@ -195,13 +196,7 @@ impl RelayBuilder {
                 .find(|line| field(line, "kind").as_deref() == Some(kind))
                 .map(|line| field(line, "address").unwrap().parse().unwrap())
         };
-        Relay {
-            https: address("https"),
-            http: address("http"),
-            redirect: address("redirect"),
-            process,
-            dir,
-        }
+        Relay { https: address("https"), http: address("http"), redirect: address("redirect"), process, dir }
     }
 
     /// Runs it to its end, for configs that it should refuse.
@@ -232,14 +227,9 @@ impl RelayBuilder {
         }
         command.args(&self.args);
         // The machine's own settings are no part of a test.
-        for variable in [
-            "RUST_LOG",
-            "STATE_DIRECTORY",
-            "NOTIFY_SOCKET",
-            "http_proxy",
-            "HTTP_PROXY",
-            "ALL_PROXY",
-        ] {
+        for variable in
+            ["RUST_LOG", "STATE_DIRECTORY", "NOTIFY_SOCKET", "http_proxy", "HTTP_PROXY", "ALL_PROXY"]
+        {
             command.env_remove(variable);
         }
         (command, self.dir)
@@ -251,15 +241,17 @@ pub(crate) async fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> O
     Relay::with_args(args).run().await
 }
 
+/// What a relay that has ended wrote to standard error.
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
 /// A log line's field, in text or JSON.
 pub(crate) fn field(line: &str, name: &str) -> Option<String> {
     if line.starts_with('{') {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        return match &line["fields"][name] {
-            serde_json::Value::Null => None,
-            serde_json::Value::String(text) => Some(text.clone()),
-            other => Some(other.to_string()),
-        };
+        let value = &line["fields"][name];
+        return (!value.is_null()).then(|| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     }
     let start = format!("{name}=");
     let word = line.split(' ').find_map(|word| word.strip_prefix(&start))?;
@@ -268,8 +260,7 @@ pub(crate) fn field(line: &str, name: &str) -> Option<String> {
 
 /// Whether the line holds `word`, as a word of its own.
 fn has_word(line: &str, word: &str) -> bool {
-    line.split(|character: char| !character.is_ascii_alphanumeric())
-        .any(|part| part == word)
+    line.split(|character: char| !character.is_ascii_alphanumeric()).any(|part| part == word)
 }
 
 /// Puts `new` over `base`: tables key by key, arrays of tables one after the other, anything else replaced.

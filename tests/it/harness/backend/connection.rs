@@ -31,13 +31,7 @@ enum Framing {
 /// Serves requests until either side closes.
 pub(super) async fn serve(stream: Box<dyn Stream>, shared: &Shared, number: usize) {
     let (reader, writer) = tokio::io::split(stream);
-    let mut connection = Connection {
-        reader,
-        writer,
-        buffer: Vec::new(),
-        shared,
-        number,
-    };
+    let mut connection = Connection { reader, writer, buffer: Vec::new(), shared, number };
     // An error is the relay's closing, which the records tell of.
     while let Ok(true) = connection.exchange().await {}
 }
@@ -62,9 +56,7 @@ impl Connection<'_> {
         };
         let done = self.answer(index, &request, reply).await;
         if done.is_err() {
-            self.shared
-                .requests
-                .send_modify(|requests| requests[index].abandoned = true);
+            self.shared.requests.send_modify(|requests| requests[index].abandoned = true);
         }
         done
     }
@@ -117,7 +109,9 @@ impl Connection<'_> {
     async fn respond(&mut self, request: &Recorded, reply: Reply) -> io::Result<bool> {
         match reply.content {
             Content::Raw(_) | Content::Silence => {}
-            _ => self.write(reply.head().as_bytes()).await?,
+            Content::Whole(_) | Content::Zeros(_) | Content::Feed | Content::Echo | Content::Tunnel => {
+                self.write(reply.head().as_bytes()).await?;
+            }
         }
         if request.method == "HEAD" && !matches!(reply.content, Content::Raw(_) | Content::Silence) {
             return Ok(true);
@@ -155,10 +149,7 @@ impl Connection<'_> {
     async fn feed(&mut self) -> io::Result<bool> {
         let (feed, mut pieces) = Feed::new();
         // An error: the test has dropped the backend.
-        self.shared
-            .feeds
-            .send(feed)
-            .map_err(|_| io::ErrorKind::BrokenPipe)?;
+        self.shared.feeds.send(feed).map_err(|_| io::ErrorKind::BrokenPipe)?;
         loop {
             let piece = tokio::select! {
                 piece = pieces.recv() => piece,
@@ -215,14 +206,10 @@ impl Connection<'_> {
                     break;
                 }
                 let line = String::from_utf8_lossy(&line).into_owned();
-                self.shared
-                    .requests
-                    .send_modify(|requests| requests[index].trailers.push_str(&line));
+                self.shared.requests.send_modify(|requests| requests[index].trailers.push_str(&line));
             }
         }
-        self.shared
-            .requests
-            .send_modify(|requests| requests[index].ended = Some(Instant::now()));
+        self.shared.requests.send_modify(|requests| requests[index].ended = Some(Instant::now()));
         Ok(())
     }
 
@@ -249,9 +236,7 @@ impl Connection<'_> {
     }
 
     async fn chunk(&mut self, data: &[u8]) -> io::Result<()> {
-        self.writer
-            .write_all(format!("{:x}\r\n", data.len()).as_bytes())
-            .await?;
+        self.writer.write_all(format!("{:x}\r\n", data.len()).as_bytes()).await?;
         self.writer.write_all(data).await?;
         self.write(b"\r\n").await
     }
@@ -286,10 +271,7 @@ enum Onward {
 }
 
 fn framing(request: &Recorded) -> Framing {
-    match (
-        request.header("transfer-encoding"),
-        request.header("content-length"),
-    ) {
+    match (request.header("transfer-encoding"), request.header("content-length")) {
         (Some(coding), None) => {
             assert!(coding.eq_ignore_ascii_case("chunked"), "{}", request.head);
             Framing::Chunked

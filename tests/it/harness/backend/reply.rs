@@ -112,13 +112,7 @@ impl Reply {
     }
 
     fn with(content: Content) -> Self {
-        Self {
-            status: "200 OK".to_owned(),
-            headers: Vec::new(),
-            content,
-            early: false,
-            close: false,
-        }
+        Self { status: "200 OK".to_owned(), headers: Vec::new(), content, early: false, close: false }
     }
 
     /// The head as it is written, framing included.
@@ -127,10 +121,7 @@ impl Reply {
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        let framed = self
-            .headers
-            .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        let framed = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
         match &self.content {
             Content::Whole(_) | Content::Zeros(_) if framed => {}
             Content::Whole(body) => head.push_str(&format!("Content-Length: {}\r\n", body.len())),

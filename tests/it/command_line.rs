@@ -1,0 +1,88 @@
+//! Flags: alone, over a file, and wrong.
+
+use crate::harness::{
+    Backend, Client, Relay, Version,
+    peers::free_address,
+    relay::{run, stderr},
+};
+
+#[tokio::test]
+async fn a_wrong_command_line_is_64() {
+    for args in [&["--prot", "1"][..], &["--config"], &["chek"], &[]] {
+        let output = run(args).await;
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {}", stderr(&output));
+        assert!(!stderr(&output).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_says_which_and_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = Relay::builder().toml(&format!("[server]\nport = {port}")).run().await;
+    assert!(!output.status.success());
+    let stderr = stderr(&output);
+    assert!(stderr.contains(&format!("127.0.0.1:{port}")), "{stderr}");
+    assert!(stderr.contains("--port") && !stderr.contains("INFO ready"), "{stderr}");
+}
+
+#[tokio::test]
+async fn flags_win_over_the_file() {
+    let backend = Backend::start().await;
+    let relay = Relay::builder()
+        .toml("uri_prefix = \"old\"\n[[paths]]\nprefix = \"/api/v1\"\naction = \"proxy\"")
+        .backend(free_address())
+        .arg("--backend")
+        .arg(format!("http://{}", backend.address()))
+        .arg("--uri-prefix")
+        .arg("new")
+        .start()
+        .await;
+    let client = Client::http(relay.http());
+    assert_eq!(client.get("/new/api/v1/x").await.text(), "ok");
+    assert_eq!(client.get("/old/api/v1/x").await.status, 404);
+}
+
+#[tokio::test]
+async fn flags_alone_make_a_server_with_the_four_rules_of_the_original() {
+    let backend = Backend::start().await;
+    let relay =
+        Relay::with_args(["--domain", "localhost", "--host", "127.0.0.1", "--port", "0", "--http-port", "0"])
+            .arg("--storage")
+            .arg("{dir}/storage")
+            .arg("--backend")
+            .arg(format!("http://{}", backend.address()))
+            .arg("--uri-prefix")
+            .arg("abc")
+            .arg("--frontend")
+            .arg("off")
+            .start()
+            .await;
+    let client = Client::https(&relay, Version::Http2);
+    for path in ["/abc/api/v1/x", "/abc/pfp/1", "/abc/attachment/1", "/abc/health"] {
+        assert_eq!(client.get(path).await.text(), "ok", "{path}");
+    }
+    assert_eq!(client.get("/abc/other").await.status, 404);
+    assert_eq!(backend.requests().len(), 4);
+}
+
+#[tokio::test]
+async fn sovas_own_config_can_be_read() {
+    let backend = Backend::start().await;
+    let sova = format!(
+        "uri_prefix = \"abc\"\n[server]\nhost = \"127.0.0.1\"\nport = {}\n",
+        backend.address().port()
+    );
+    let relay =
+        Relay::with_args(["--domain", "localhost", "--host", "127.0.0.1", "--port", "0", "--http-port", "0"])
+            .file("sova.toml", sova)
+            .arg("--storage")
+            .arg("{dir}/storage")
+            .arg("--sova")
+            .arg("{dir}/sova.toml")
+            .start()
+            .await;
+    let client = Client::https(&relay, Version::Http1);
+    assert_eq!(client.get("/abc/api/v1/x").await.text(), "ok");
+    assert_eq!(backend.only().target, "/abc/api/v1/x");
+}
