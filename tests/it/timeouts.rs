@@ -15,7 +15,12 @@ use crate::harness::{
 on_h1_and_h2! {
     async fn k1_a_backend_that_refuses_is_502_at_once(version) {
         let nobody = free_address();
-        let relay = Relay::builder().self_signed().backend(nobody).start().await;
+        let relay = Relay::builder()
+            .self_signed()
+            .backend(nobody)
+            .toml("[backend]\nretry_for = \"0s\"")
+            .start()
+            .await;
         let client = Client::https(&relay, version);
         let asked = Instant::now();
         client.get("/api/v1/x").await.assert_error(502, "backend unavailable");
@@ -31,7 +36,7 @@ on_h1_and_h2! {
         let relay = Relay::builder()
             .self_signed()
             .backend(hole.address)
-            .toml("[backend]\nconnect_timeout = \"1s\"")
+            .toml("[backend]\nconnect_timeout = \"1s\"\nretry_for = \"0s\"")
             .start()
             .await;
         let asked = Instant::now();
