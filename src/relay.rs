@@ -204,21 +204,24 @@ impl fmt::Display for StartError {
         match self {
             Self::Bind { host, port, error } => {
                 write!(f, "cannot listen on {}: {error}", SocketAddr::new(*host, *port))?;
-                match error.kind() {
-                    io::ErrorKind::PermissionDenied => f.write_str(
+                let kind = error.kind();
+                if kind == io::ErrorKind::PermissionDenied {
+                    f.write_str(
                         "\n  ports below 1024 need a capability: run under the systemd unit \
                          (AmbientCapabilities=CAP_NET_BIND_SERVICE),\n  or take others: --port 8443 --http-port 8080",
-                    ),
-                    io::ErrorKind::AddrInUse => write!(
+                    )?;
+                } else if kind == io::ErrorKind::AddrInUse {
+                    write!(
                         f,
                         "\n  another program listens there (find it with `ss -ltnp 'sport = :{port}'`): stop it,\n  \
                          or take another port: --port 8443 --http-port 8080"
-                    ),
-                    io::ErrorKind::AddrNotAvailable => {
-                        f.write_str("\n  this machine does not have that address: leave --host off to listen on all")
-                    }
-                    _ => Ok(()),
+                    )?;
+                } else if kind == io::ErrorKind::AddrNotAvailable {
+                    f.write_str(
+                        "\n  this machine does not have that address: leave --host off to listen on all",
+                    )?;
                 }
+                Ok(())
             }
             Self::Tls(error) => error.fmt(f),
             Self::Site(error) => error.fmt(f),

@@ -70,11 +70,11 @@ impl Sender {
                 },
                 Err(error) => error,
             };
-            match &error {
-                RequestError::Connect(_) | RequestError::Exchange(_) => self.health.failed(&error),
+            if !matches!(error, RequestError::Connect(_) | RequestError::Exchange(_)) {
                 // It waited for its turn as long as it may.
-                _ => return Err(error),
+                return Err(error);
             }
+            self.health.failed(&error);
             let next = Instant::now() + pace.next();
             if next >= give_up {
                 return Err(error);
