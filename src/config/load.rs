@@ -1,4 +1,4 @@
-//! From flags, file and backend's file to a [`Config`], or to every fault at once.
+//! From flags, file and backend's file to a [`super::Config`], or to every fault at once.
 
 use std::{fs, path::Path, sync::Arc};
 

@@ -75,3 +75,27 @@ async fn it_says_where_it_is_and_by_which_fingerprint() {
     let fingerprint: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
     assert!(said.contains(&fingerprint.join(":")), "{said}\n{fingerprint:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chromium_sees_the_live_stream_over_h2() {
+    let browser = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/browser");
+    assert!(
+        std::path::Path::new(browser).join("node_modules").exists(),
+        "the browser driver is missing: npm ci --prefix tests/browser (tests/run does that)"
+    );
+    let relay = demo().await;
+    let picture = tempfile::Builder::new().suffix(".png").tempfile().unwrap();
+    let mut node = Command::new("node");
+    node.current_dir(browser)
+        .args(["demo.mjs", &format!("https://localhost:{}/", relay.https().port())])
+        .args(["--protocol", "h2", "--secure", "yes", "--screenshot"])
+        .arg(picture.path())
+        .stdin(Stdio::null());
+    // It bounds each of its own steps.
+    let output = tokio::task::spawn_blocking(move || node.output().unwrap()).await.unwrap();
+    let (told, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{told}{faults}");
+    let told: serde_json::Value = serde_json::from_str(told.trim()).unwrap();
+    assert_eq!((&told["state"], &told["protocol"]), (&"OPEN".into(), &"h2".into()), "{told}");
+    assert!(picture.as_file().metadata().unwrap().len() > 10_000);
+}
