@@ -1,6 +1,8 @@
 //! The access log: one line a request, written when its body has ended.
 
 use std::{
+    fmt::Write as _,
+    io::Write as _,
     net::IpAddr,
     pin::Pin,
     task::{Context, Poll},
@@ -10,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
+use time::OffsetDateTime;
 
 use crate::{
     body::Body,
@@ -17,11 +20,12 @@ use crate::{
     in_flight::InFlight,
 };
 
-/// Whether every request is logged, or only those that failed on our side.
+/// Whether requests are logged, and how a line looks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum AccessLog {
-    All,
-    FailuresOnly,
+    Off,
+    Text,
+    Json,
 }
 
 /// What is known of a request while it runs.
@@ -65,7 +69,9 @@ impl Entry {
 
     /// Notes the masked path; made only if it will be written.
     pub(crate) fn path(&mut self, shown: impl FnOnce() -> String) {
-        self.path = shown();
+        if self.log != AccessLog::Off {
+            self.path = shown();
+        }
     }
 
     pub(crate) fn client(&mut self, client: IpAddr) {
@@ -97,20 +103,75 @@ impl Entry {
     }
 
     fn write(&self, status: StatusCode, bytes: u64, end: End) {
-        let Self { client, method, path, rule, .. } = self;
-        let ms = (self.began.elapsed().as_secs_f64() * 1e4).round() / 10.0;
-        let status = status.as_u16();
-        match &self.failure {
-            Some((Origin::Relay | Origin::Backend, error)) => {
-                tracing::warn!(%client, %method, %path, status, bytes, ms, %rule, %end, error, "access");
-            }
-            _ if self.log == AccessLog::FailuresOnly => {}
-            Some((Origin::Client, error)) => {
-                tracing::info!(%client, %method, %path, status, bytes, ms, %rule, %end, error, "access");
-            }
-            None => tracing::info!(%client, %method, %path, status, bytes, ms, %rule, %end, "access"),
+        let line = match self.log {
+            AccessLog::Off => return self.tell_fault(),
+            AccessLog::Text => self.text(status, bytes, end),
+            AccessLog::Json => self.json(status, bytes, end),
+        };
+        // One call a line, so that lines of several threads do not mix. Nobody can be told that it failed.
+        drop(std::io::stderr().write_all(line.as_bytes()));
+    }
+
+    /// Without an access log, what went wrong here and not elsewhere is still told.
+    fn tell_fault(&self) {
+        if let Some((Origin::Relay, error)) = &self.failure {
+            tracing::warn!(error, "a request failed");
         }
     }
+
+    /// Like the other lines of the log. Written by hand: this is on every request's way, and costs a third of
+    /// what an event of `tracing` does.
+    fn text(&self, status: StatusCode, bytes: u64, end: End) -> String {
+        let Self { client, method, path, rule, .. } = self;
+        let (now, level, ms, status) = (now(), self.level(), self.ms(), status.as_u16());
+        let mut line = String::with_capacity(192 + path.len());
+        // Writing to a string does not fail.
+        let _ = write!(
+            line,
+            "{now} {level:>5} access client={client} method={method} path={path} status={status} bytes={bytes} \
+             ms={ms:.1} rule={rule} end={end}"
+        );
+        if let Some((_, error)) = &self.failure {
+            let _ = write!(line, " error={error:?}");
+        }
+        line.push('\n');
+        line
+    }
+
+    fn json(&self, status: StatusCode, bytes: u64, end: End) -> String {
+        let mut fields = serde_json::json!({
+            "message": "access", "client": self.client.to_string(), "method": self.method.as_str(),
+            "path": self.path, "status": status.as_u16(), "bytes": bytes, "ms": (self.ms() * 10.0).round() / 10.0,
+            "rule": self.rule.to_string(), "end": end.to_string(),
+        });
+        if let Some((_, error)) = &self.failure {
+            fields["error"] = error.as_str().into();
+        }
+        let mut line =
+            serde_json::json!({ "timestamp": now(), "level": self.level(), "fields": fields }).to_string();
+        line.push('\n');
+        line
+    }
+
+    fn level(&self) -> &'static str {
+        match self.failure {
+            Some((Origin::Relay | Origin::Backend, _)) => "WARN",
+            Some((Origin::Client, _)) | None => "INFO",
+        }
+    }
+
+    fn ms(&self) -> f64 {
+        self.began.elapsed().as_secs_f64() * 1e3
+    }
+}
+
+/// The time as the other lines of the log have it.
+fn now() -> String {
+    const FORMAT: &[time::format_description::BorrowedFormatItem<'_>] = time::macros::format_description!(
+        "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z"
+    );
+    // Every field of the format is one that a date with a time has.
+    OffsetDateTime::now_utc().format(FORMAT).unwrap_or_default()
 }
 
 /// How a response body ended.
@@ -183,5 +244,43 @@ impl http_body::Body for Logged {
 impl Drop for Logged {
     fn drop(&mut self) {
         self.entry.write(self.status, self.sent, self.end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        let mut entry = Entry::new(AccessLog::Text, [192, 0, 2, 1].into(), Method::GET);
+        entry.path(|| "/<prefix>/x?0a1b2c3d".to_owned());
+        entry.decided(Decider::Rule(3));
+        entry
+    }
+
+    #[test]
+    fn a_line_of_text_has_every_field() {
+        let line = entry().text(StatusCode::OK, 12, End::Whole);
+        let (time, rest) = line.split_once(' ').unwrap();
+        assert_eq!(time.len(), "2026-11-23T08:07:01.815435Z".len(), "{time}");
+        assert!(
+            rest.starts_with(
+                " INFO access client=192.0.2.1 method=GET path=/<prefix>/x?0a1b2c3d status=200 "
+            )
+        );
+        assert!(rest.ends_with(" rule=3 end=whole\n"), "{rest}");
+    }
+
+    #[test]
+    fn g1_an_error_cannot_forge_a_line() {
+        let mut entry = entry();
+        entry.failed(&RequestError::BadResponse("a\nb\u{1b}[31m\""));
+        let line = entry.text(StatusCode::BAD_GATEWAY, 0, End::Whole);
+        assert!(line.contains(" WARN access ") && line.contains(r#"error="a\nb\u{1b}[31m\"""#), "{line}");
+        assert_eq!(line.matches('\n').count(), 1);
+        let json = entry.json(StatusCode::BAD_GATEWAY, 0, End::Whole);
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["fields"]["error"], "a\nb\u{1b}[31m\"");
+        assert_eq!((&json["level"], &json["fields"]["status"]), (&"WARN".into(), &502.into()));
     }
 }

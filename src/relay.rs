@@ -18,7 +18,7 @@ use tokio_util::{
 use crate::{
     access::AccessLog,
     client::Trust,
-    config::Config,
+    config::{Config, Log, LogFormat},
     connection::{ProxyProtocol, Purpose, Service, io::Deadlines},
     listener,
     redirect::Names,
@@ -76,7 +76,7 @@ impl Relay {
             frontend,
             trust: Trust::new(server.trusted_proxies, server.client_ip_header),
             hsts: tls.as_ref().and_then(|tls| tls.hsts).map(hsts),
-            access: if log.access { AccessLog::All } else { AccessLog::FailuresOnly },
+            access: access_log(&log),
             max_content_length: server.max_content_length.0,
             idle_body: limits.idle_body,
         };
@@ -190,6 +190,15 @@ async fn outlives(keeper: Option<AbortOnDropHandle<()>>) {
         // Whether it returned or panicked: nobody renews certificates any more.
         Some(keeper) => drop(keeper.await),
         None => std::future::pending().await,
+    }
+}
+
+/// Access lines are of level `info`.
+fn access_log(log: &Log) -> AccessLog {
+    match log.format {
+        _ if !log.access || log.level < tracing::Level::INFO => AccessLog::Off,
+        LogFormat::Text => AccessLog::Text,
+        LogFormat::Json => AccessLog::Json,
     }
 }
 
