@@ -17,7 +17,8 @@ use time::OffsetDateTime;
 use crate::{
     body::Body,
     error::{BodyError, Origin, RequestError},
-    in_flight::InFlight,
+    in_flight::{InFlight, Moving},
+    proxy::is_event_stream,
 };
 
 /// Whether requests are logged, and how a line looks.
@@ -39,6 +40,10 @@ pub(crate) struct Entry {
     path: String,
     rule: Decider,
     failure: Option<(Origin, String)>,
+    /// `None` until there is a response.
+    status: Option<StatusCode>,
+    sent: u64,
+    end: End,
 }
 
 /// What decided a request.
@@ -64,7 +69,18 @@ impl std::fmt::Display for Decider {
 impl Entry {
     pub(crate) fn new(log: AccessLog, client: IpAddr, method: Method) -> Self {
         let began = Instant::now();
-        Self { log, began, client, method, path: "-".to_owned(), rule: Decider::None, failure: None }
+        Self {
+            log,
+            began,
+            client,
+            method,
+            path: "-".to_owned(),
+            rule: Decider::None,
+            failure: None,
+            status: None,
+            sent: 0,
+            end: End::Aborted,
+        }
     }
 
     /// Notes the masked path; made only if it will be written.
@@ -86,27 +102,30 @@ impl Entry {
         self.failure = Some((error.origin(), error.to_string()));
     }
 
-    /// The response with a body that writes the line at its end.
-    pub(crate) fn follow(self, response: Response<Body>, in_flight: InFlight) -> Response<Logged> {
+    /// The response with a body that is counted until its end.
+    pub(crate) fn follow(mut self, response: Response<Body>, in_flight: InFlight) -> Response<Logged> {
         let status = response.status();
+        self.status = Some(status);
         // These have no body whatever their headers say; hyper never polls it.
         let bodiless = self.method == Method::HEAD
             || matches!(
                 status,
                 StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT | StatusCode::SWITCHING_PROTOCOLS
             );
-        response.map(|body| {
-            let length = if bodiless { Some(0) } else { body.size_hint().exact() };
-            let end = if length == Some(0) { End::Whole } else { End::Aborted };
-            Logged { body, length, sent: 0, status, end, entry: self, _in_flight: in_flight }
-        })
+        let length = if bodiless { Some(0) } else { response.body().size_hint().exact() };
+        if length == Some(0) {
+            self.end = End::Whole;
+        }
+        let must_move = length != Some(0) && !is_event_stream(response.headers());
+        let moving = must_move.then(|| in_flight.moving());
+        response.map(|body| Logged { body, length, entry: self, moving, _in_flight: in_flight })
     }
 
-    fn write(&self, status: StatusCode, bytes: u64, end: End) {
+    fn write(&self) {
         let line = match self.log {
             AccessLog::Off => return self.tell_fault(),
-            AccessLog::Text => self.text(status, bytes, end),
-            AccessLog::Json => self.json(status, bytes, end),
+            AccessLog::Text => self.text(),
+            AccessLog::Json => self.json(),
         };
         // One call a line, so that lines of several threads do not mix. Nobody can be told that it failed.
         drop(std::io::stderr().write_all(line.as_bytes()));
@@ -121,14 +140,14 @@ impl Entry {
 
     /// Like the other lines of the log. Written by hand: this is on every request's way, and costs a third of
     /// what an event of `tracing` does.
-    fn text(&self, status: StatusCode, bytes: u64, end: End) -> String {
-        let Self { client, method, path, rule, .. } = self;
-        let (now, level, ms, status) = (now(), self.level(), self.ms(), status.as_u16());
+    fn text(&self) -> String {
+        let Self { client, method, path, rule, sent, end, .. } = self;
+        let (now, level, ms, status) = (now(), self.level(), self.ms(), self.status());
         let mut line = String::with_capacity(192 + path.len());
         // Writing to a string does not fail.
         let _ = write!(
             line,
-            "{now} {level:>5} access client={client} method={method} path={path} status={status} bytes={bytes} \
+            "{now} {level:>5} access client={client} method={method} path={path} status={status} bytes={sent} \
              ms={ms:.1} rule={rule} end={end}"
         );
         if let Some((_, error)) = &self.failure {
@@ -138,11 +157,11 @@ impl Entry {
         line
     }
 
-    fn json(&self, status: StatusCode, bytes: u64, end: End) -> String {
+    fn json(&self) -> String {
         let mut fields = serde_json::json!({
             "message": "access", "client": self.client.to_string(), "method": self.method.as_str(),
-            "path": self.path, "status": status.as_u16(), "bytes": bytes, "ms": (self.ms() * 10.0).round() / 10.0,
-            "rule": self.rule.to_string(), "end": end.to_string(),
+            "path": self.path, "status": self.status(), "bytes": self.sent, "ms": (self.ms() * 10.0).round() / 10.0,
+            "rule": self.rule.to_string(), "end": self.end.to_string(),
         });
         if let Some((_, error)) = &self.failure {
             fields["error"] = error.as_str().into();
@@ -151,6 +170,11 @@ impl Entry {
             serde_json::json!({ "timestamp": now(), "level": self.level(), "fields": fields }).to_string();
         line.push('\n');
         line
+    }
+
+    /// 499 where the client went away before there was a response, as nginx has it.
+    fn status(&self) -> u16 {
+        self.status.map_or(499, |status| status.as_u16())
     }
 
     fn level(&self) -> &'static str {
@@ -195,14 +219,19 @@ impl std::fmt::Display for End {
     }
 }
 
-/// A response body that is counted, and logged when it has ended or is dropped.
+impl Drop for Entry {
+    /// A request is logged however it ends: with its body, or when its handler is dropped since the client left.
+    fn drop(&mut self) {
+        self.write();
+    }
+}
+
+/// A response body that is counted; the request is logged when it has ended or is dropped.
 pub(crate) struct Logged {
     body: Body,
     length: Option<u64>,
-    sent: u64,
-    status: StatusCode,
-    end: End,
     entry: Entry,
+    moving: Option<Moving>,
     _in_flight: InFlight,
 }
 
@@ -214,18 +243,23 @@ impl http_body::Body for Logged {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let this = &mut *self;
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        if let Some(moving) = &this.moving {
+            moving.moved();
+        }
+        let entry = &mut this.entry;
         match &frame {
-            None => self.end = End::Whole,
+            None => entry.end = End::Whole,
             Some(Err(error)) => {
-                self.end = End::Broken;
-                self.entry.failure.get_or_insert_with(|| (error.origin(), error.to_string()));
+                entry.end = End::Broken;
+                entry.failure.get_or_insert_with(|| (error.origin(), error.to_string()));
             }
             Some(Ok(frame)) => {
-                self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                entry.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
                 // Of a body whose length is known hyper does not ask for the end.
-                if self.length == Some(self.sent) {
-                    self.end = End::Whole;
+                if this.length == Some(entry.sent) {
+                    entry.end = End::Whole;
                 }
             }
         }
@@ -241,26 +275,21 @@ impl http_body::Body for Logged {
     }
 }
 
-impl Drop for Logged {
-    fn drop(&mut self) {
-        self.entry.write(self.status, self.sent, self.end);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entry() -> Entry {
+    fn entry(status: StatusCode) -> Entry {
         let mut entry = Entry::new(AccessLog::Text, [192, 0, 2, 1].into(), Method::GET);
         entry.path(|| "/<prefix>/x?0a1b2c3d".to_owned());
         entry.decided(Decider::Rule(3));
+        (entry.status, entry.end) = (Some(status), End::Whole);
         entry
     }
 
     #[test]
     fn a_line_of_text_has_every_field() {
-        let line = entry().text(StatusCode::OK, 12, End::Whole);
+        let line = entry(StatusCode::OK).text();
         let (time, rest) = line.split_once(' ').unwrap();
         assert_eq!(time.len(), "2026-11-23T08:07:01.815435Z".len(), "{time}");
         assert!(
@@ -272,14 +301,20 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_left_before_the_response_is_499() {
+        let entry = Entry::new(AccessLog::Text, [192, 0, 2, 1].into(), Method::GET);
+        let line = entry.text();
+        assert!(line.contains(" path=- status=499 bytes=0 ") && line.ends_with("end=aborted\n"), "{line}");
+    }
+
+    #[test]
     fn g1_an_error_cannot_forge_a_line() {
-        let mut entry = entry();
+        let mut entry = entry(StatusCode::BAD_GATEWAY);
         entry.failed(&RequestError::BadResponse("a\nb\u{1b}[31m\""));
-        let line = entry.text(StatusCode::BAD_GATEWAY, 0, End::Whole);
+        let line = entry.text();
         assert!(line.contains(" WARN access ") && line.contains(r#"error="a\nb\u{1b}[31m\"""#), "{line}");
         assert_eq!(line.matches('\n').count(), 1);
-        let json = entry.json(StatusCode::BAD_GATEWAY, 0, End::Whole);
-        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&entry.json()).unwrap();
         assert_eq!(json["fields"]["error"], "a\nb\u{1b}[31m\"");
         assert_eq!((&json["level"], &json["fields"]["status"]), (&"WARN".into(), &502.into()));
     }

@@ -42,33 +42,35 @@ impl Trust {
         self.proxies.iter().any(|net| net.contains(&peer))
     }
 
-    /// The client of a request that came from `peer` over a connection of `scheme`.
+    /// The client of a request that came from `peer` over a connection of `scheme`. Takes the configured header
+    /// off: it has done its work.
     ///
-    /// SECURITY: only a trusted peer is believed, and only in the one header that is configured; a list is
-    /// read from the right, since all that is left of the last untrusted address may be made up (attacks.md
-    /// H2).
-    pub(crate) fn client(&self, peer: IpAddr, scheme: &Scheme, headers: &HeaderMap) -> Client {
+    /// SECURITY: only a trusted peer is believed: about the address in the one header that is configured, about
+    /// the scheme in `X-Forwarded-Proto`. A list is read from the right, since all that is left of the last
+    /// untrusted address may be made up (attacks.md H2).
+    pub(crate) fn client(&self, peer: IpAddr, scheme: &Scheme, headers: &mut HeaderMap) -> Client {
         let peer = peer.to_canonical();
-        if !self.believes(peer) {
-            return Client { address: peer, scheme: scheme.clone() };
-        }
-        let scheme = match headers.get("x-forwarded-proto").map(|value| value.as_bytes()) {
-            Some(b"https") => Scheme::HTTPS,
-            Some(b"http") => Scheme::HTTP,
-            _ => scheme.clone(),
+        let client = if self.believes(peer) {
+            let scheme = match headers.get("x-forwarded-proto").map(|value| value.as_bytes()) {
+                Some(b"https") => Scheme::HTTPS,
+                Some(b"http") => Scheme::HTTP,
+                _ => scheme.clone(),
+            };
+            Client { address: self.spoken_for(headers).unwrap_or(peer), scheme }
+        } else {
+            Client { address: peer, scheme: scheme.clone() }
         };
-        Client { address: self.spoken_for(headers).unwrap_or(peer), scheme }
+        headers.remove(&self.header);
+        client
     }
 
     /// The rightmost address that is no trusted proxy itself; with nothing but proxies the leftmost of them.
     fn spoken_for(&self, headers: &HeaderMap) -> Option<IpAddr> {
-        let values: Vec<&str> =
-            headers.get_all(&self.header).iter().filter_map(|v| v.to_str().ok()).collect();
+        let values: Vec<&[u8]> = headers.get_all(&self.header).iter().map(|value| value.as_bytes()).collect();
         let mut last = None;
-        for entry in values.iter().rev().flat_map(|value| value.rsplit(',')) {
+        for entry in values.iter().rev().flat_map(|value| value.rsplit(|byte| *byte == b',')) {
             // An entry that is no address ends what can be believed.
-            let address: IpAddr = entry.trim().parse().ok()?;
-            let address = address.to_canonical();
+            let Some(address) = address(entry) else { break };
             last = Some(address);
             if !self.believes(address) {
                 break;
@@ -76,6 +78,11 @@ impl Trust {
         }
         last
     }
+}
+
+fn address(entry: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(entry).ok()?.trim();
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
 #[cfg(test)]
@@ -91,9 +98,9 @@ mod tests {
     fn client_of(peer: &str, header: &'static str, values: &[&str]) -> String {
         let mut headers = HeaderMap::new();
         for value in values {
-            headers.append(header, HeaderValue::from_str(value).unwrap());
+            headers.append(header, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        trust(header).client(peer.parse().unwrap(), &Scheme::HTTP, &headers).address.to_string()
+        trust(header).client(peer.parse().unwrap(), &Scheme::HTTP, &mut headers).address.to_string()
     }
 
     #[test]
@@ -110,6 +117,8 @@ mod tests {
         assert_eq!(of(&["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
         assert_eq!(of(&[]), "127.0.0.1");
         assert_eq!(of(&["6.6.6.6, junk"]), "127.0.0.1");
+        assert_eq!(of(&["é, 192.0.2.9"]), "192.0.2.9");
+        assert_eq!(of(&["junk, 10.0.0.2"]), "10.0.0.2");
     }
 
     #[test]
@@ -118,7 +127,8 @@ mod tests {
         headers.insert("x-forwarded-for", HeaderValue::from_static("6.6.6.6"));
         headers.insert("cf-connecting-ip", HeaderValue::from_static("192.0.2.9"));
         headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
-        let client = trust("cf-connecting-ip").client("10.1.1.1".parse().unwrap(), &Scheme::HTTP, &headers);
+        let client =
+            trust("cf-connecting-ip").client("10.1.1.1".parse().unwrap(), &Scheme::HTTP, &mut headers);
         assert_eq!(client, Client { address: "192.0.2.9".parse().unwrap(), scheme: Scheme::HTTPS });
     }
 }

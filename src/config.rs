@@ -26,7 +26,6 @@ use ipnet::IpNet;
 pub(crate) use error::{ConfigError, Style, Warning};
 pub(crate) use flags::Flags;
 pub(crate) use load::load;
-pub(crate) use paths::METHODS;
 pub(crate) use types::{ByteSize, ServerName, UriPrefix};
 pub(crate) use url::{BackendUrl, Credentials, FrontendUrl, ProxyScheme, ProxyUrl};
 

@@ -3,7 +3,13 @@
 pub(crate) mod io;
 mod proxy_protocol;
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response, uri::Scheme};
 use hyper::{
@@ -20,8 +26,9 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use self::io::{ClientIo, Deadlines};
+use self::io::{ClientIo, Framing};
 use crate::{
+    access::Logged,
     body::Body,
     client::Connection,
     error::BodyError,
@@ -29,6 +36,7 @@ use crate::{
     in_flight::Requests,
     redirect::{self, Names},
     site::Sites,
+    tcp,
 };
 
 /// What a listener is for.
@@ -61,7 +69,7 @@ impl std::fmt::Display for Purpose {
 pub(crate) struct Service {
     pub(crate) purpose: Purpose,
     pub(crate) sites: Sites,
-    pub(crate) deadlines: Deadlines,
+    pub(crate) limits: Limits,
     /// From accept to the end of the TLS handshake.
     pub(crate) handshake: Duration,
     /// The largest request head, in bytes.
@@ -69,6 +77,25 @@ pub(crate) struct Service {
     /// Whether trusted peers begin with a PROXY header.
     pub(crate) proxy_protocol: ProxyProtocol,
 }
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Between two requests.
+    pub(crate) idle: Duration,
+    /// From the first byte of a request to the end of its head.
+    pub(crate) head: Duration,
+    /// Between two pieces of a response.
+    pub(crate) write: Duration,
+}
+
+/// Streams that one HTTP/2 connection may have open: fewer than there are connections to a backend, so that one
+/// client cannot take them all.
+const MAX_STREAMS: u32 = 64;
+/// How long an idle connection may take to close once it was asked to.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Whether trusted peers speak the PROXY protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -111,7 +138,7 @@ impl Service {
         mut peer: SocketAddr,
         drain: CancellationToken,
     ) -> Result<(), ConnectionError> {
-        stream.set_nodelay(true).map_err(ConnectionError::Io)?;
+        tcp::prepare(&stream).map_err(ConnectionError::Io)?;
         let deadline = Instant::now() + self.handshake;
         let in_time = async {
             if self.proxy_protocol == ProxyProtocol::FromTrusted
@@ -156,70 +183,87 @@ impl Service {
     }
 
     fn connection(&self, peer: SocketAddr, scheme: Scheme) -> Arc<Connection> {
-        Arc::new(Connection { peer, scheme, requests: Requests::default() })
+        Arc::new(Connection { peer, scheme, requests: Requests::new() })
     }
 
     async fn http1<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = TokioIo::new(ClientIo::new(stream, connection.requests.clone(), self.deadlines));
+        let requests = connection.requests.clone();
+        let io = self.io(stream, &requests, Framing::Heads(self.limits.head));
         let serving = self.http1_builder().serve_connection(io, self.handler(connection)).with_upgrades();
-        let mut serving = pin!(serving);
-        let ended = tokio::select! {
-            ended = &mut serving => ended,
-            () = drain.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        };
-        log_end(ended);
+        self.until_end(serving, &requests, drain).await;
     }
 
     async fn http2<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let io = TokioIo::new(ClientIo::new(stream, connection.requests.clone(), self.deadlines));
+        let requests = connection.requests.clone();
+        let io = self.io(stream, &requests, Framing::Frames);
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(128)
+            .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(self.head_size).unwrap_or(u32::MAX))
             .initial_stream_window_size(256 << 10)
             .initial_connection_window_size(1 << 20)
             .max_send_buf_size(128 << 10)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        let mut serving = pin!(builder.serve_connection(io, self.handler(connection)));
-        let ended = tokio::select! {
-            ended = &mut serving => ended,
-            () = drain.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
-            }
-        };
-        log_end(ended);
+        self.until_end(builder.serve_connection(io, self.handler(connection)), &requests, drain).await;
     }
 
     async fn redirect(&self, stream: TcpStream, names: &Names, https_port: u16, drain: CancellationToken) {
-        let requests = Requests::default();
-        let io = TokioIo::new(ClientIo::new(stream, requests.clone(), self.deadlines));
+        let requests = Requests::new();
+        let io = self.io(stream, &requests, Framing::Heads(self.limits.head));
         let answer = service_fn(|request: Request<Incoming>| {
             let _in_flight = requests.begin();
             let (parts, _) = request.into_parts();
             let response = redirect::answer(names, https_port, &parts);
             async move { Ok::<Response<Body>, Infallible>(response) }
         });
-        let mut serving = pin!(self.http1_builder().serve_connection(io, answer));
-        let ended = tokio::select! {
-            ended = &mut serving => ended,
-            () = drain.cancelled() => {
-                serving.as_mut().graceful_shutdown();
-                serving.await
+        self.until_end(self.http1_builder().serve_connection(io, answer), &requests, drain).await;
+    }
+
+    fn io<S>(&self, stream: S, requests: &Requests, framing: Framing) -> TokioIo<ClientIo<S>> {
+        TokioIo::new(ClientIo::new(stream, requests.clone(), framing, self.limits.write))
+    }
+
+    /// Serves to the end: the client's, that of the drain, that of an idle connection, or that of a client that
+    /// takes nothing of what it asked for.
+    async fn until_end(&self, serving: impl Serving, requests: &Requests, drain: CancellationToken) {
+        let Limits { idle, write, .. } = self.limits;
+        let mut serving = pin!(serving);
+        loop {
+            let look = match requests.idle_since() {
+                Some(since) => since + idle,
+                // Nothing wakes us when the last request ends; bodies are looked at four times in their limit.
+                None => Instant::now() + idle.min(write / 4),
+            };
+            tokio::select! {
+                ended = &mut serving => return log_end(ended),
+                () = drain.cancelled() => break,
+                () = tokio::time::sleep_until(look) => {}
             }
-        };
-        log_end(ended);
+            if requests.idle_since().is_some_and(|since| since.elapsed() >= idle) {
+                break;
+            }
+            // SECURITY: hyper does not poll a body that HTTP/2 flow control holds back, so the body's own
+            // deadline sleeps while it keeps a connection to the backend (attacks.md A1, zero window).
+            if requests.stalled(write) {
+                return tracing::debug!("connection ended: the client takes nothing");
+            }
+        }
+        serving.as_mut().finish();
+        // Of an idle connection nothing is left to wait for but the client's own farewell; the drain has a
+        // limit that the relay keeps.
+        if drain.is_cancelled() {
+            log_end(serving.await);
+        } else if let Ok(ended) = tokio::time::timeout(FAREWELL, serving).await {
+            log_end(ended);
+        }
     }
 
     fn http1_builder(&self) -> http1::Builder {
@@ -239,7 +283,7 @@ impl Service {
         connection: Arc<Connection>,
     ) -> impl hyper::service::Service<
         Request<Incoming>,
-        Response = Response<crate::access::Logged>,
+        Response = Response<Logged>,
         Error = Infallible,
         Future: Send,
     > + use<> {
@@ -248,6 +292,45 @@ impl Service {
             let (site, connection) = (sites.current(), Arc::clone(&connection));
             async move { Ok(handler::handle(&site, &connection, request).await) }
         })
+    }
+}
+
+/// A connection that can be asked to finish what it has and close.
+trait Serving: Future<Output = hyper::Result<()>> {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<S, H> Serving for http1::UpgradeableConnection<TokioIo<ClientIo<S>>, H>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: hyper::service::HttpService<Incoming, ResBody = Logged>,
+    H::Error: Into<BoxError>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, H> Serving for http1::Connection<TokioIo<ClientIo<S>>, H>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: hyper::service::HttpService<Incoming, ResBody = Body>,
+    H::Error: Into<BoxError>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S, H> Serving for http2::Connection<TokioIo<ClientIo<S>>, H, TokioExecutor>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: hyper::service::HttpService<Incoming, ResBody = Logged>,
+    H::Error: Into<BoxError>,
+    H::Future: Send + 'static,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
     }
 }
 

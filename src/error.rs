@@ -77,10 +77,14 @@ pub(crate) enum BodyError {
     Client(hyper::Error),
     /// The backend's connection broke.
     Backend(hyper::Error),
-    /// More bytes than are allowed.
-    TooBig,
-    /// Nothing for too long.
-    Idle,
+    /// The client sent more bytes than are allowed.
+    UploadTooBig,
+    /// The client sent nothing for too long.
+    UploadIdle,
+    /// The backend sent more bytes than the rule's `max_size`.
+    DownloadTooBig,
+    /// The backend sent nothing for too long.
+    DownloadIdle,
     /// `block_files` refused it.
     Form(FormError),
     /// A front-end file could not be read to its end.
@@ -91,8 +95,8 @@ impl BodyError {
     /// Whose fault it is.
     pub(crate) fn origin(&self) -> Origin {
         match self {
-            Self::Client(_) | Self::TooBig | Self::Form(_) => Origin::Client,
-            Self::Backend(_) | Self::Idle => Origin::Backend,
+            Self::Client(_) | Self::UploadTooBig | Self::UploadIdle | Self::Form(_) => Origin::Client,
+            Self::Backend(_) | Self::DownloadTooBig | Self::DownloadIdle => Origin::Backend,
             Self::File(_) => Origin::Relay,
         }
     }
@@ -216,8 +220,10 @@ impl fmt::Display for BodyError {
         match self {
             Self::Client(error) => write!(f, "the client broke off: {}", Chain(error)),
             Self::Backend(error) => write!(f, "the backend broke off: {}", Chain(error)),
-            Self::TooBig => f.write_str("the body is larger than allowed"),
-            Self::Idle => f.write_str("nothing came for too long"),
+            Self::UploadTooBig => f.write_str("the request body is larger than max_content_length"),
+            Self::UploadIdle => f.write_str("the client stopped sending its body"),
+            Self::DownloadTooBig => f.write_str("the response is larger than the rule's max_size"),
+            Self::DownloadIdle => f.write_str("the backend stopped sending its body"),
             Self::Form(error) => error.fmt(f),
             Self::File(error) => write!(f, "a file cannot be read: {error}"),
         }

@@ -178,8 +178,8 @@ mod tests {
     async fn a_cut_off_body_never_looks_whole() {
         let error = filtered([data(HEAD), data("v\r\n--B")]).collect().await.unwrap_err();
         assert!(matches!(error, BodyError::Form(FormError::Truncated)), "{error}");
-        let error = filtered([data(HEAD), Err(BodyError::Idle)]).collect().await.unwrap_err();
-        assert!(matches!(error, BodyError::Idle), "{error}");
+        let error = filtered([data(HEAD), Err(BodyError::UploadIdle)]).collect().await.unwrap_err();
+        assert!(matches!(error, BodyError::UploadIdle), "{error}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
     client::{Client, Connection},
     error::RequestError,
     head::{self, Target},
+    in_flight::InFlight,
     rules::{Action, ProxyPolicy},
     site::{Frontend, Site},
 };
@@ -22,15 +23,15 @@ use crate::{
 pub(crate) async fn handle(
     site: &Site,
     connection: &Connection,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Logged> {
     let in_flight = connection.requests.begin();
     let is_head = request.method() == Method::HEAD;
     let mut entry = Entry::new(site.access, connection.peer.ip().to_canonical(), request.method().clone());
-    let client = site.trust.client(connection.peer.ip(), &connection.scheme, request.headers());
+    let client = site.trust.client(connection.peer.ip(), &connection.scheme, request.headers_mut());
     entry.client(client.address);
 
-    let answer = respond(site, &client, request, &mut entry).await;
+    let answer = respond(site, &client, &in_flight, request, &mut entry).await;
     let mut response = answer.unwrap_or_else(|(error, target)| {
         entry.failed(&error);
         site.pages.respond(&error, target.as_ref().map(|target| target.path.decoded()))
@@ -58,6 +59,7 @@ fn without_body(response: Response<Body>) -> Response<Body> {
 async fn respond(
     site: &Site,
     client: &Client,
+    in_flight: &InFlight,
     request: Request<Incoming>,
     entry: &mut Entry,
 ) -> Result<Response<Body>, (RequestError, Option<Target>)> {
@@ -71,8 +73,10 @@ async fn respond(
     let answer = match decision.rule.map(|(_, rule)| &rule.action) {
         Some(Action::Block) => Err(RequestError::Blocked),
         Some(Action::Redirect { target, code }) => Ok(redirect(target, *code)),
-        Some(Action::Proxy(policy)) => site.backend.forward(*policy, &target, client, request).await,
-        None => frontend(site, &target, client, request).await,
+        Some(Action::Proxy(policy)) => {
+            site.backend.forward(*policy, &target, client, in_flight, request).await
+        }
+        None => frontend(site, &target, client, in_flight, request).await,
     };
     answer.map_err(|error| (error, Some(target)))
 }
@@ -81,13 +85,16 @@ async fn frontend(
     site: &Site,
     target: &Target,
     client: &Client,
+    in_flight: &InFlight,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, RequestError> {
     match &site.frontend {
         Frontend::Files(files) => files.serve(request.method(), &target.path, request.headers()).await,
-        Frontend::Backend => site.backend.forward(ProxyPolicy::default(), target, client, request).await,
+        Frontend::Backend => {
+            site.backend.forward(ProxyPolicy::default(), target, client, in_flight, request).await
+        }
         Frontend::Elsewhere(upstream) => {
-            upstream.forward(ProxyPolicy::default(), target, client, request).await
+            upstream.forward(ProxyPolicy::default(), target, client, in_flight, request).await
         }
         Frontend::Disabled => Err(RequestError::NotFound),
     }

@@ -1,27 +1,56 @@
 //! The requests of a connection: what its deadlines go by.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
-/// The requests of one connection.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Requests(Arc<Counts>);
+use tokio::time::Instant;
 
-#[derive(Debug, Default)]
-struct Counts {
+/// The requests of one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Requests(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    /// Times below are milliseconds after this.
+    born: Instant,
     /// Heads that were read to their end.
     begun: AtomicUsize,
     /// Requests that are being answered.
     in_flight: AtomicUsize,
+    /// When the last of them ended.
+    ended: AtomicU64,
+    /// When each bounded response body last moved.
+    bodies: Mutex<Vec<Arc<AtomicU64>>>,
 }
 
-/// One that is being answered, until it is dropped.
+/// A request that is being answered, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct InFlight(Requests);
 
+/// A response body that has to move, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Moving {
+    last: Arc<AtomicU64>,
+    requests: Requests,
+}
+
 impl Requests {
+    /// Of a connection that begins now.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(State {
+            born: Instant::now(),
+            begun: AtomicUsize::new(0),
+            in_flight: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
+            bodies: Mutex::default(),
+        }))
+    }
+
     /// Notes that a head was read to its end.
     pub(crate) fn begin(&self) -> InFlight {
         self.0.begun.fetch_add(1, Ordering::Relaxed);
@@ -38,10 +67,97 @@ impl Requests {
     pub(crate) fn any(&self) -> bool {
         self.0.in_flight.load(Ordering::Acquire) > 0
     }
+
+    /// Since when nothing is being answered; `None`: something is.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        (!self.any()).then(|| self.0.born + Duration::from_millis(self.0.ended.load(Ordering::Acquire)))
+    }
+
+    /// Whether a body has not moved for `limit`: a client that takes nothing, and holds what the body comes from.
+    pub(crate) fn stalled(&self, limit: Duration) -> bool {
+        let now = self.now();
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.bodies().iter().any(|last| now.saturating_sub(last.load(Ordering::Relaxed)) >= limit)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A panic cannot leave the list half changed: each change is one call on it.
+    fn bodies(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
+        self.0.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl InFlight {
+    /// Another on the same connection, for what outlives this one.
+    pub(crate) fn another(&self) -> Self {
+        self.0.begin()
+    }
+
+    /// Follows the response's body, which is no event stream and so has to move.
+    pub(crate) fn moving(&self) -> Moving {
+        let requests = self.0.clone();
+        let last = Arc::new(AtomicU64::new(requests.now()));
+        requests.bodies().push(Arc::clone(&last));
+        Moving { last, requests }
+    }
+}
+
+impl Moving {
+    /// Notes that the client took some of it.
+    pub(crate) fn moved(&self) {
+        self.last.store(self.requests.now(), Ordering::Relaxed);
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let state = &self.0.0;
+        state.ended.store(self.0.now(), Ordering::Release);
+        state.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        self.requests.bodies().retain(|last| !Arc::ptr_eq(last, &self.last));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_from_the_end_of_its_last_request() {
+        let requests = Requests::new();
+        assert_eq!(requests.idle_since(), Some(Instant::now()));
+        let [one, two] = [requests.begin(), requests.begin()];
+        tokio::time::advance(5 * SECOND).await;
+        drop(one);
+        assert_eq!(requests.idle_since(), None);
+        tokio::time::advance(5 * SECOND).await;
+        drop(two);
+        let ended = Instant::now();
+        tokio::time::advance(5 * SECOND).await;
+        assert_eq!(requests.idle_since(), Some(ended));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn l1_a_body_that_does_not_move_is_stalled() {
+        let requests = Requests::new();
+        let in_flight = requests.begin();
+        let [stuck, moving] = [in_flight.moving(), in_flight.moving()];
+        tokio::time::advance(59 * SECOND).await;
+        moving.moved();
+        assert!(!requests.stalled(60 * SECOND));
+        tokio::time::advance(SECOND).await;
+        assert!(requests.stalled(60 * SECOND));
+        drop(stuck);
+        assert!(!requests.stalled(60 * SECOND));
     }
 }

@@ -36,6 +36,7 @@ mod rules;
 mod signal;
 mod site;
 mod storage;
+mod tcp;
 mod tls;
 
 use std::process::ExitCode;

@@ -8,12 +8,8 @@ use std::{
 };
 
 use rustix::io::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
-    time::Instant,
-};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::connection::Service;
@@ -22,8 +18,6 @@ use crate::connection::Service;
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// How often that is told.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// A client that has not been heard of for this long is gone.
-const VANISHED: Duration = Duration::from_secs(60);
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 1024;
 
@@ -78,9 +72,6 @@ pub(crate) async fn accept(
         };
         match accepted {
             Ok(((stream, peer), permit)) => {
-                if let Err(error) = watch(&stream) {
-                    tracing::debug!(%error, "a connection is not watched for a vanished client");
-                }
                 let (service, drain) = (service.clone(), drain.clone());
                 connections.spawn(async move {
                     service.serve(stream, peer, drain).await;
@@ -100,16 +91,6 @@ pub(crate) async fn accept(
             Err(error) => return Err(error),
         }
     }
-}
-
-/// Has the kernel find a client that vanished without a word, within a minute or so: idle by keep-alive, while
-/// we write by what is not acknowledged.
-fn watch(stream: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new().with_time(VANISHED / 2).with_interval(VANISHED / 6).with_retries(3),
-    )?;
-    socket.set_tcp_user_timeout(Some(VANISHED))
 }
 
 /// What passes when something else ends.

@@ -37,6 +37,7 @@ use crate::{
     error::RequestError,
     form::{FilteredBody, Kind},
     head::Target,
+    in_flight::InFlight,
     rules::ProxyPolicy,
 };
 
@@ -47,6 +48,8 @@ pub(crate) struct Upstream {
     streams: Option<Streams>,
     scheme: Scheme,
     authority: Authority,
+    /// The same as a `Host`: without a port that goes without saying, which strict virtual hosts do not know.
+    own_host: Authority,
     /// A path that goes before the request's: empty, or beginning with `/` and not ending in one.
     base: Box<str>,
     host: HostHeader,
@@ -89,7 +92,7 @@ struct Asked<'a> {
 impl Upstream {
     pub(crate) fn new(
         url: FrontendUrl,
-        sender: Sender,
+        sender: Arc<Sender>,
         streams: Option<Streams>,
         bounds: Bounds,
         tunnels: TaskTracker,
@@ -98,7 +101,8 @@ impl Upstream {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let is_address = host.parse::<IpAddr>().is_ok() || host == "localhost";
         let host = if is_address { HostHeader::Client } else { HostHeader::Own };
-        Self { sender: Arc::new(sender), streams, scheme, authority, base, host, bounds, tunnels }
+        let own_host = headers::without_default_port(&scheme, &authority);
+        Self { sender, streams, scheme, authority, own_host, base, host, bounds, tunnels }
     }
 
     /// Forwards a request and gives the response's head, with a body that streams.
@@ -107,10 +111,11 @@ impl Upstream {
         policy: ProxyPolicy,
         target: &Target,
         client: &Client,
+        in_flight: &InFlight,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, RequestError> {
         let (mut parts, incoming) = request.into_parts();
-        let upgrade = upgrade::wanted(&mut parts, policy);
+        let upgrade = upgrade::wanted(&mut parts, policy, in_flight);
         let wants_events = parts.method == Method::GET && accepts_event_stream(&parts.headers);
         headers::strip_request(&mut parts.headers);
         headers::set_forwarded(&mut parts.headers, client, target.host.as_ref());
@@ -176,25 +181,25 @@ impl Upstream {
                 return Err(RequestError::BadResponse("the backend switched protocols unasked"));
             }
             // Of a proxy on the way: it is we who have to know its password, and never the client.
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED
+                if matches!(self.sender.pool.egress().form(), Form::Absolute { .. }) =>
+            {
                 return Err(RequestError::BadResponse("the upstream proxy wants other credentials"));
             }
             _ => {}
         }
         headers::one_framing(response.headers()).map_err(RequestError::BadResponse)?;
         let is_events = is_event_stream(response.headers());
-        let limit = limit.filter(|_| !is_events);
         if let Some(max) = limit {
             size_check::response(&method, &response, max)?;
         }
         headers::strip_response(response.headers_mut());
-        if let Some(host) = &target.host {
-            let own: &[&Authority] = match self.host {
-                HostHeader::Client => &[&self.authority, host],
-                HostHeader::Own => &[&self.authority],
-            };
-            headers::rewrite_location(response.headers_mut(), own, (&client.scheme, host));
-        }
+        let own: &[&Authority] = match (self.host, &target.host) {
+            (HostHeader::Client, Some(host)) => &[&self.authority, host],
+            (HostHeader::Client, None) | (HostHeader::Own, _) => &[&self.authority],
+        };
+        let public = target.host.as_ref().map(|host| (&client.scheme, host));
+        headers::rewrite_location(response.headers_mut(), own, &self.base, public);
         *response.version_mut() = Version::default();
         let idle = (!is_events).then_some(self.bounds.download_idle);
         Ok(response.map(|incoming| {
@@ -213,7 +218,7 @@ impl Upstream {
     fn address(&self, parts: &mut Parts, target: &Target) -> Result<(), RequestError> {
         let host = match (self.host, &target.host) {
             (HostHeader::Client, Some(host)) => host,
-            (HostHeader::Client, None) | (HostHeader::Own, _) => &self.authority,
+            (HostHeader::Client, None) | (HostHeader::Own, _) => &self.own_host,
         };
         let invalid = |_| RequestError::Head("a target that cannot be written");
         let host =
@@ -274,7 +279,8 @@ fn accepts_event_stream(headers: &HeaderMap) -> bool {
         .any(|value| value.as_bytes().windows(17).any(|at| at == b"text/event-stream"))
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
+/// Whether a response is an event stream, which may be silent for as long as it likes.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {
         let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
         essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")

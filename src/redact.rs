@@ -23,11 +23,7 @@ impl Redactor {
 
     /// The path of a request, percent-encoded, with `<prefix>` for the secret prefix and a hash for the query.
     pub(crate) fn target(&self, target: &Target) -> String {
-        // The prefix is made of unreserved characters, so it looks the same encoded and decoded. Anywhere:
-        // `/x/SECRET` tells it too.
-        let secret = self.prefix.as_path().trim_start_matches('/');
-        let path = target.path.encoded();
-        let mut shown = if secret.is_empty() { path.to_owned() } else { path.replace(secret, "<prefix>") };
+        let mut shown = self.prefix.mask(target.path.encoded());
         if let Some(query) = &target.query {
             shown.push('?');
             shown.push_str(&self.hash(query.as_bytes()));

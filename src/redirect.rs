@@ -15,8 +15,14 @@ use crate::{body::Body, config::ServerName, tls::Certificates};
 #[derive(Clone)]
 pub(crate) struct Names {
     pub(crate) certificates: Arc<Certificates>,
-    /// Where a client goes that asked for none of ours: the first name of the config.
-    pub(crate) first: Option<ServerName>,
+    /// Those of the config. Who asks for none of ours is sent to the first.
+    pub(crate) configured: Arc<[ServerName]>,
+}
+
+impl Names {
+    fn are(&self, name: &ServerName) -> bool {
+        self.configured.contains(name) || self.certificates.is_for(name)
+    }
 }
 
 /// The answer to a plain-HTTP request: 301 for GET and HEAD, 308 for the rest, so that a POST stays one; 421
@@ -26,12 +32,14 @@ pub(crate) fn answer(names: &Names, https_port: u16, parts: &Parts) -> Response<
     // What follows is another scheme, perhaps another port: nothing is gained by keeping this connection.
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let name = asked_name(parts)
-        .filter(|name| names.certificates.serves(name))
-        .or_else(|| names.first.clone())
+        .filter(|name| names.are(name))
+        .or_else(|| names.configured.first().cloned())
         .or_else(|| names.certificates.first_name());
     let location = name.and_then(|name| {
         let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
-        let path = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+        // `OPTIONS *` has none.
+        let path = parts.uri.path_and_query().map(|target| target.as_str());
+        let path = path.filter(|path| path.starts_with('/')).unwrap_or("/");
         HeaderValue::try_from(format!("https://{}{port}{path}", name.to_host())).ok()
     });
     *response.status_mut() = match (location, &parts.method) {

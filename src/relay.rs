@@ -19,7 +19,7 @@ use crate::{
     access::AccessLog,
     client::Trust,
     config::{Config, Log, LogFormat},
-    connection::{ProxyProtocol, Purpose, Service, io::Deadlines},
+    connection::{self, ProxyProtocol, Purpose, Service},
     listener,
     redirect::Names,
     signal,
@@ -51,9 +51,11 @@ pub(crate) enum Ended {
 /// Why a relay cannot start.
 #[derive(Debug)]
 pub(crate) enum StartError {
+    /// The flag is the one that chooses this port.
     Bind {
         host: IpAddr,
         port: u16,
+        flag: &'static str,
         error: io::Error,
     },
     Tls(TlsError),
@@ -84,7 +86,7 @@ impl Relay {
         let service = |purpose| Service {
             purpose,
             sites: sites.clone(),
-            deadlines: Deadlines {
+            limits: connection::Limits {
                 idle: limits.idle_connection,
                 head: limits.request_head,
                 write: limits.idle_body,
@@ -97,12 +99,12 @@ impl Relay {
                 ProxyProtocol::Off
             },
         };
-        let bind = |port| {
+        let bind = |port, flag| {
             let host = server.host;
-            listener::bind(host, port).map_err(|error| StartError::Bind { host, port, error })
+            listener::bind(host, port).map_err(|error| StartError::Bind { host, port, flag, error })
         };
 
-        let main = bind(server.port)?;
+        let main = bind(server.port, "--port")?;
         let mut listeners = Vec::new();
         let keeper = match tls {
             None => {
@@ -114,11 +116,11 @@ impl Relay {
                 let tickets = tls::ticketer().map_err(StartError::Tls)?;
                 let acceptor =
                     TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&certificates), tickets)));
-                let names = Names { certificates, first: tls.names.into_iter().next() };
+                let names = Names { certificates, configured: tls.names.into() };
                 if let Some(port) = server.http_port {
                     let https_port = main.local_addr().map_or(server.port, |address| address.port());
                     let purpose = Purpose::Redirect { names: names.clone(), https_port };
-                    listeners.push((bind(port)?, service(purpose)));
+                    listeners.push((bind(port, "--http-port")?, service(purpose)));
                 }
                 listeners.push((main, service(Purpose::Https { acceptor, names })));
                 Some(keeper)
@@ -211,19 +213,22 @@ fn hsts(age: Duration) -> HeaderValue {
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bind { host, port, error } => {
+            Self::Bind { host, port, flag, error } => {
                 write!(f, "cannot listen on {}: {error}", SocketAddr::new(*host, *port))?;
                 let kind = error.kind();
+                // 443 is 8443 for those who may not have it, 80 is 8080.
+                let other = if *port < 1024 { port + 8000 } else { port.saturating_add(1) };
                 if kind == io::ErrorKind::PermissionDenied {
-                    f.write_str(
+                    write!(
+                        f,
                         "\n  ports below 1024 need a capability: run under the systemd unit \
-                         (AmbientCapabilities=CAP_NET_BIND_SERVICE),\n  or take others: --port 8443 --http-port 8080",
+                         (AmbientCapabilities=CAP_NET_BIND_SERVICE),\n  or take another: {flag} {other}"
                     )?;
                 } else if kind == io::ErrorKind::AddrInUse {
                     write!(
                         f,
                         "\n  another program listens there (find it with `ss -ltnp 'sport = :{port}'`): stop it,\n  \
-                         or take another port: --port 8443 --http-port 8080"
+                         or take another port: {flag} {other}"
                     )?;
                 } else if kind == io::ErrorKind::AddrNotAvailable {
                     f.write_str(

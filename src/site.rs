@@ -94,12 +94,12 @@ impl Site {
         let sender = |url: &BackendUrl, roots: &Arc<RootCertStore>, identity| {
             let egress = Egress::new(url, upstream_proxy.clone(), roots, timeouts.connect)
                 .map_err(|_| SiteError::OriginName(url.clone()))?;
-            Ok(Sender {
+            Ok(Arc::new(Sender {
                 pool: Pool::new(egress, backend.max_connections, timeouts.idle, timeouts.queue),
                 identity,
                 response_within: timeouts.response,
                 health: Arc::new(Health::new(url.to_string())),
-            })
+            }))
         };
         let bounds = Bounds {
             upload: plan.max_content_length,
@@ -115,8 +115,15 @@ impl Site {
             slots: Arc::new(Semaphore::new(stream_budget(&backend))),
             hold_for: timeouts.hold,
         });
+        let to_backend = sender(&backend.url, &roots, identity)?;
         let elsewhere = |url: FrontendUrl| {
-            Ok(Upstream::new(url.clone(), sender(&url.origin, &web, None)?, None, bounds, tunnels.clone()))
+            // The backend's connections are counted together, whatever they are for.
+            let sender = if url.origin == backend.url {
+                Arc::clone(&to_backend)
+            } else {
+                sender(&url.origin, &web, None)?
+            };
+            Ok(Upstream::new(url, sender, None, bounds, tunnels.clone()))
         };
         let frontend = match frontend {
             config::Frontend::Serve { directory, excluded_paths, only_below_prefix } => {
@@ -137,7 +144,7 @@ impl Site {
             rules,
             backend: Upstream::new(
                 FrontendUrl { origin: backend.url.clone(), base: "".into() },
-                sender(&backend.url, &roots, identity)?,
+                to_backend,
                 streams,
                 bounds,
                 tunnels.clone(),

@@ -343,7 +343,7 @@ mod tests {
         let mut tls = config(directory.path(), &["a.example"]);
         tls.certificates = CertificateSource::Files { cert: cert.clone(), key: key.clone() };
         let (certificates, mut keeper) = Keeper::open(&tls).unwrap();
-        let serves = |name: &str| certificates.serves(&name.parse::<ServerName>().unwrap());
+        let serves = |name: &str| certificates.is_for(&name.parse::<ServerName>().unwrap());
         assert!(serves("a.example"));
         put("b.example");
         (0..3).for_each(|_| keeper.look(OffsetDateTime::now_utc()));

@@ -4,7 +4,8 @@ use std::{fmt::Write, process::ExitCode};
 
 use super::ConfigArgs;
 use crate::{
-    config::{Config, Frontend, METHODS, UriPrefix},
+    config::{Config, Frontend, UriPrefix},
+    head::METHODS,
     path::CanonicalPath,
     rules::{Action, Rule, Verdict},
 };
@@ -32,7 +33,7 @@ pub(crate) fn run(arguments: &ExplainArgs) -> ExitCode {
     }
 }
 
-/// A line each for the path, every rule, and the outcome. The secret prefix is shown as `…`, so that the
+/// A line each for the path, every rule, and the outcome. The secret prefix is shown as `<prefix>`, so that the
 /// text can be passed on.
 fn explain(config: &Config, method: &str, url: &str) -> String {
     let Some(method) = METHODS.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(method)) else {
@@ -42,7 +43,7 @@ fn explain(config: &Config, method: &str, url: &str) -> String {
         Ok(path) => path,
         Err(error) => return format!("refused: 400, {error}\n"),
     };
-    let shown = masked(&config.uri_prefix, path.encoded());
+    let shown = config.uri_prefix.mask(path.encoded());
     let mut text = format!("request  {method} {shown}\n");
     let mut decisive = None;
     let verdicts = config.rules.explain(&method, &path);
@@ -58,7 +59,8 @@ fn explain(config: &Config, method: &str, url: &str) -> String {
         Some(Action::Proxy(_)) => format!("proxied to {}{shown}", config.backend.url),
         Some(Action::Block) => "blocked: 403".to_owned(),
         Some(Action::Redirect { target, code }) => {
-            format!("redirected: {} to {}", code.as_u16(), target.to_str().unwrap_or_default())
+            let target = config.uri_prefix.mask(target.to_str().unwrap_or_default());
+            format!("redirected: {} to {target}", code.as_u16())
         }
         None => frontend(config, &path, &shown),
     };
@@ -75,16 +77,8 @@ fn path_of(url: &str) -> &str {
     }
 }
 
-/// `path` with `…` for the secret prefix. The prefix has only characters that are never encoded.
-fn masked(uri_prefix: &UriPrefix, path: &str) -> String {
-    match uri_prefix.strip(path) {
-        Some(rest) if !uri_prefix.as_path().is_empty() => format!("/…{rest}"),
-        Some(_) | None => path.to_owned(),
-    }
-}
-
 fn describe(uri_prefix: &UriPrefix, rule: &Rule) -> String {
-    let mut text = masked(uri_prefix, rule.pattern.text());
+    let mut text = uri_prefix.mask(rule.pattern.text());
     for method in &rule.methods {
         text.push(' ');
         text.push_str(method.as_str());
@@ -176,12 +170,12 @@ action = "proxy"
         let config = config(RULES);
         assert_eq!(
             explain(&config, "get", "https://chat.example.org/s3cret/%61pi/v1/channel/1?token=x"),
-            "request  GET /…/api/v1/channel/1\n\
-             rule 1   /…/api/v1/channel POST proxy, no files, at most 10 bytes: another method\n\
-             rule 2   /…/old redirect: another path\n\
-             rule 3   /…/pfp block: another path\n\
-             rule 4   /…/api/v1 proxy: decides\n\
-             outcome  proxied to http://127.0.0.1:42836/…/api/v1/channel/1\n"
+            "request  GET /<prefix>/api/v1/channel/1\n\
+             rule 1   /<prefix>/api/v1/channel POST proxy, no files, at most 10 bytes: another method\n\
+             rule 2   /<prefix>/old redirect: another path\n\
+             rule 3   /<prefix>/pfp block: another path\n\
+             rule 4   /<prefix>/api/v1 proxy: decides\n\
+             outcome  proxied to http://127.0.0.1:42836/<prefix>/api/v1/channel/1\n"
         );
         let outcome = |method: &str, url: &str| {
             let text = explain(&config, method, url);
@@ -192,7 +186,7 @@ action = "proxy"
         assert_eq!(outcome("GET", "http://h"), "outcome  not found: 404, there is no front end");
         assert!(
             explain(&config, "POST", "/s3cret/api/v1/channel")
-                .contains("rule 4   /…/api/v1 proxy: not reached")
+                .contains("rule 4   /<prefix>/api/v1 proxy: not reached")
         );
     }
 

@@ -13,6 +13,7 @@ use super::{
     source::Place,
     types::UriPrefix,
 };
+use crate::head::METHODS;
 use crate::rules::{Action, Pattern, ProxyPolicy, Rule, Rules};
 
 /// A method that a rule can name, in any letter case.
@@ -34,10 +35,6 @@ pub(crate) enum RuleError {
     Target,
     Code,
 }
-
-/// The methods that are let in at all.
-pub(crate) const METHODS: [Method; 7] =
-    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 
 /// The rules that hold without a file: the backend's own routes.
 pub(crate) fn default_rules(uri_prefix: &UriPrefix) -> Rules {

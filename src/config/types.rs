@@ -40,6 +40,15 @@ impl UriPrefix {
         &self.0
     }
 
+    /// `text` with `<prefix>` in every place where the secret stands. It is made of unreserved characters, so it
+    /// looks the same encoded and decoded.
+    pub(crate) fn mask(&self, text: &str) -> String {
+        match self.0.strip_prefix('/') {
+            Some(secret) => text.replace(secret, "<prefix>"),
+            None => text.to_owned(),
+        }
+    }
+
     /// What follows the prefix in a decoded path: empty, or beginning with `/`. `None`: not below it.
     pub(crate) fn strip<'a>(&self, path: &'a str) -> Option<&'a str> {
         path.strip_prefix(&*self.0).filter(|rest| rest.is_empty() || rest.starts_with('/'))

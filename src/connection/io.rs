@@ -1,4 +1,4 @@
-//! A client's connection with its deadlines: hyper has none for idle connections, slow heads and slow readers.
+//! A client's connection with its deadlines: hyper has none for slow heads and slow readers.
 
 use std::{
     io,
@@ -18,22 +18,22 @@ use tokio::{
 const LINGER_BYTES: usize = 256 << 10;
 const LINGER_FOR: Duration = Duration::from_secs(2);
 
-/// The limits of a client's connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadlines {
-    /// Between two requests.
-    pub(crate) idle: Duration,
-    /// From the first byte of a request to the end of its head.
-    pub(crate) head: Duration,
-    /// Between two writes that the client takes.
-    pub(crate) write: Duration,
+/// How the bytes of a client's connection are to be taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Framing {
+    /// HTTP/1: what comes between two requests is the next one's head, which has this long to be whole.
+    Heads(Duration),
+    /// HTTP/2: bytes may come at any time, and mean nothing for the requests.
+    Frames,
 }
 
 /// A connection to a client that ends by itself when nothing moves.
 pub(crate) struct ClientIo<S> {
     stream: S,
     requests: Requests,
-    deadlines: Deadlines,
+    framing: Framing,
+    /// The longest pause between two writes that the client takes.
+    write_limit: Duration,
     reading: Wait,
     /// When the head that is being read began, and how many came before it; `None` between requests.
     head: Option<(Instant, usize)>,
@@ -81,31 +81,16 @@ enum Linger {
 }
 
 impl<S> ClientIo<S> {
-    pub(crate) fn new(stream: S, requests: Requests, deadlines: Deadlines) -> Self {
+    pub(crate) fn new(stream: S, requests: Requests, framing: Framing, write_limit: Duration) -> Self {
         Self {
             stream,
             requests,
-            deadlines,
+            framing,
+            write_limit,
             reading: Wait::default(),
             head: None,
             writing: Wait::default(),
             linger: Linger::No,
-        }
-    }
-
-    /// Ready when a client that owes us something has let the time for it pass.
-    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            let Deadlines { idle, head, .. } = self.deadlines;
-            let deadline = self.head.map_or_else(|| Instant::now() + idle, |(since, _)| since + head);
-            std::task::ready!(self.reading.poll_until(|| deadline, cx));
-            self.reading.disarm();
-            if !self.requests.any() {
-                return Poll::Ready(());
-            }
-            // A request is being answered; its body has a deadline of its own. Looked at again in a while,
-            // since nothing wakes us when it ends.
-            self.head = None;
         }
     }
 }
@@ -117,21 +102,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        let Framing::Heads(limit) = this.framing else {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        };
         let begun = this.requests.begun();
         if this.head.is_some_and(|(_, before)| before != begun) {
             this.head = None;
             this.reading.disarm();
         }
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
-            Poll::Ready(outcome) => {
-                if this.head.is_none() && !this.requests.any() {
+        match (Pin::new(&mut this.stream).poll_read(cx, buf), this.head) {
+            (Poll::Ready(outcome), head) => {
+                if head.is_none() && !this.requests.any() {
                     this.head = Some((Instant::now(), begun));
                 }
-                this.reading.disarm();
                 Poll::Ready(outcome)
             }
-            Poll::Pending => {
-                std::task::ready!(this.poll_patience(cx));
+            (Poll::Pending, None) => Poll::Pending,
+            (Poll::Pending, Some((since, _))) => {
+                std::task::ready!(this.reading.poll_until(|| since + limit, cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }
@@ -213,7 +201,7 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
 impl<S> ClientIo<S> {
     /// The client takes nothing: it has `deadlines.write` to change that.
     fn poll_slow_reader<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let limit = self.deadlines.write;
+        let limit = self.write_limit;
         std::task::ready!(self.writing.poll_until(|| Instant::now() + limit, cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -228,21 +216,12 @@ mod tests {
 
     fn pair(requests: &Requests) -> (ClientIo<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(64);
-        let deadlines = Deadlines { idle: 75 * SECOND, head: 10 * SECOND, write: 60 * SECOND };
-        (ClientIo::new(ours, requests.clone(), deadlines), theirs)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn l1_an_idle_connection_ends_after_its_limit() {
-        let (mut io, _peer) = pair(&Requests::default());
-        let began = Instant::now();
-        assert_eq!(io.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed().as_secs(), 75);
+        (ClientIo::new(ours, requests.clone(), Framing::Heads(10 * SECOND), 60 * SECOND), theirs)
     }
 
     #[tokio::test(start_paused = true)]
     async fn l1_a_head_that_drips_ends_after_its_limit() {
-        let (mut io, mut peer) = pair(&Requests::default());
+        let (mut io, mut peer) = pair(&Requests::new());
         let drip = tokio::spawn(async move {
             while peer.write_all(b"x").await.is_ok() {
                 tokio::time::sleep(SECOND).await;
@@ -256,30 +235,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn l1_a_connection_with_a_request_in_flight_does_not_end() {
-        let requests = Requests::default();
-        let in_flight = requests.begin();
-        let (mut io, _peer) = pair(&requests);
+    async fn l1_what_comes_while_a_request_is_answered_is_no_head() {
+        let requests = Requests::new();
+        let _in_flight = requests.begin();
+        let (mut io, mut peer) = pair(&requests);
+        peer.write_all(b"x").await.unwrap();
+        io.read_u8().await.unwrap();
         assert!(tokio::time::timeout(600 * SECOND, io.read_u8()).await.is_err());
-        drop(in_flight);
-        assert!(tokio::time::timeout(151 * SECOND, io.read_u8()).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn l1_after_a_quick_request_the_connection_is_idle_and_not_in_a_head() {
-        let requests = Requests::default();
+    async fn l1_after_a_quick_request_nothing_is_owed() {
+        let requests = Requests::new();
         let (mut io, mut peer) = pair(&requests);
         peer.write_all(b"x").await.unwrap();
         io.read_u8().await.unwrap();
         drop(requests.begin());
-        let began = Instant::now();
-        io.read_u8().await.unwrap_err();
-        assert_eq!(began.elapsed().as_secs(), 75);
+        assert!(tokio::time::timeout(600 * SECOND, io.read_u8()).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
     async fn l1_a_client_that_takes_nothing_is_dropped() {
-        let (mut io, _peer) = pair(&Requests::default());
+        let (mut io, _peer) = pair(&Requests::new());
         let began = Instant::now();
         assert_eq!(io.write_all(&[0; 100]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed().as_secs(), 60);
@@ -287,7 +264,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn s12_what_was_left_unread_is_taken_in_for_a_while() {
-        let (mut io, mut peer) = pair(&Requests::default());
+        let (mut io, mut peer) = pair(&Requests::new());
         peer.write_all(&[0; 64]).await.unwrap();
         let began = Instant::now();
         io.shutdown().await.unwrap();

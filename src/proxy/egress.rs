@@ -26,6 +26,7 @@ use super::pool::Source;
 use crate::{
     config::{BackendUrl, Credentials, ProxyScheme, ProxyUrl},
     error::ConnectError,
+    tcp,
 };
 
 /// A connection that HTTP can be spoken on.
@@ -140,7 +141,7 @@ async fn dial(to: &Authority) -> io::Result<TcpStream> {
     // Every `Authority` of the config has its port written out.
     let port = to.port_u16().ok_or(io::ErrorKind::InvalidInput)?;
     let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
+    tcp::prepare(&stream)?;
     Ok(stream)
 }
 
@@ -149,7 +150,7 @@ async fn dial_from(source: Ipv4Addr, to: SocketAddrV4) -> Result<TcpStream, Conn
     let socket = TcpSocket::new_v4().map_err(ConnectError::Io)?;
     socket.bind(SocketAddr::from((source, 0))).map_err(ConnectError::Source)?;
     let stream = socket.connect(to.into()).await.map_err(ConnectError::Io)?;
-    stream.set_nodelay(true).map_err(ConnectError::Io)?;
+    tcp::prepare(&stream).map_err(ConnectError::Io)?;
     Ok(stream)
 }
 

@@ -28,20 +28,16 @@ static HOP_BY_HOP: [HeaderName; 9] = [
 /// decides by.
 static NOT_TO_BE_NAMED: [HeaderName; 4] = [AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING];
 
-/// What a client says of itself that only a proxy may say, and what would change the method behind the
-/// rules' back (attacks.md H2, P2).
-static NOT_FROM_CLIENTS: [HeaderName; 14] = [
+/// What a client says of itself that only a proxy may say, and what would change the method or the environment
+/// behind the rules' back (attacks.md H2, P2; `Proxy` is httpoxy). Beside these, all that begins with
+/// `X-Forwarded-`.
+static NOT_FROM_CLIENTS: [HeaderName; 9] = [
     FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-by"),
-    HeaderName::from_static("x-forwarded-server"),
     HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-client-ip"),
     HeaderName::from_static("cf-connecting-ip"),
     HeaderName::from_static("true-client-ip"),
+    HeaderName::from_static("proxy"),
     HeaderName::from_static("x-http-method"),
     HeaderName::from_static("x-http-method-override"),
     HeaderName::from_static("x-method-override"),
@@ -50,23 +46,21 @@ static NOT_FROM_CLIENTS: [HeaderName; 14] = [
 /// Takes off what concerns the client's connection alone, or is not the client's to say.
 pub(crate) fn strip_request(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
-    for name in &NOT_FROM_CLIENTS {
-        headers.remove(name);
-    }
     // Answered here: hyper sends 100 (Continue) when the body is first read.
     headers.remove(EXPECT);
     join_cookies(headers);
-    // SECURITY: WSGI turns `X_Forwarded_For` and `X-Forwarded-For` into the same variable.
-    if headers.keys().any(has_underscore) {
-        let twins: Vec<HeaderName> = headers.keys().filter(|name| has_underscore(name)).cloned().collect();
-        for name in twins {
+    if headers.keys().any(is_not_from_clients) {
+        let theirs: Vec<HeaderName> =
+            headers.keys().filter(|name| is_not_from_clients(name)).cloned().collect();
+        for name in theirs {
             headers.remove(name);
         }
     }
 }
 
-/// At most one framing header, and no coding but chunked (attacks.md S1 to S3, U1): hyper lets equal lengths,
-/// a length beside a coding, and repeated codings pass. The error says what is wrong.
+/// At most one framing header, and no coding but chunked (attacks.md S2, S3, U1): hyper lets equal lengths and
+/// repeated codings pass. (A length beside a coding it takes off, and closes the connection after it.) The error
+/// says what is wrong.
 pub(crate) fn one_framing(headers: &HeaderMap) -> Result<(), &'static str> {
     let count = |name| headers.get_all(name).iter().count();
     if count(CONTENT_LENGTH) + count(TRANSFER_ENCODING) > 1 {
@@ -116,26 +110,53 @@ pub(crate) fn strip_response(headers: &mut HeaderMap) {
     headers.remove(VIA);
 }
 
-/// Rewrites a `Location` that names one of `own`, the backend's addresses, to the public one.
+/// Rewrites a `Location` that names one of `own`, the backend's addresses, to the public one, without the
+/// `base` that goes before every path upstream. With no public name to give it is the path alone.
 ///
 /// Werkzeug makes redirects absolute of the `Host` that it sees, and takes the scheme from a connection that
 /// is never TLS. Other absolute locations are left alone.
-pub(crate) fn rewrite_location(headers: &mut HeaderMap, own: &[&Authority], public: (&Scheme, &Authority)) {
-    let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
-        return;
-    };
+pub(crate) fn rewrite_location(
+    headers: &mut HeaderMap,
+    own: &[&Authority],
+    base: &str,
+    public: Option<(&Scheme, &Authority)>,
+) {
+    let Some(location) = headers.get(LOCATION).and_then(|value| value.to_str().ok()) else { return };
     let Ok(uri) = location.parse::<Uri>() else { return };
-    let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority()) else {
-        return;
-    };
-    if !own.iter().any(|own| same_origin(scheme, authority, own)) {
-        return;
-    }
     // By text and not by `Uri`, which would drop a fragment.
-    let after = &location[scheme.as_str().len() + "://".len() + authority.as_str().len()..];
-    let (public_scheme, public_authority) = public;
-    if let Ok(value) = HeaderValue::try_from(format!("{public_scheme}://{public_authority}{after}")) {
+    let rewritten = match (uri.scheme(), uri.authority()) {
+        (Some(scheme), Some(authority)) if own.iter().any(|own| same_origin(scheme, authority, own)) => {
+            let after = &location[scheme.as_str().len() + "://".len() + authority.as_str().len()..];
+            let after = without_base(after, base);
+            match public {
+                Some((scheme, authority)) => format!("{scheme}://{authority}{after}"),
+                None if after.starts_with('/') => after.to_owned(),
+                None => format!("/{after}"),
+            }
+        }
+        (None, None) if !base.is_empty() => without_base(location, base).to_owned(),
+        _ => return,
+    };
+    if let Ok(value) = HeaderValue::try_from(rewritten) {
         headers.insert(LOCATION, value);
+    }
+}
+
+/// A path and what follows it, as the client knows it.
+fn without_base<'a>(path: &'a str, base: &str) -> &'a str {
+    path.strip_prefix(base)
+        .filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+        .unwrap_or(path)
+}
+
+/// An authority as it stands in `Host`: without the port that its scheme has anyway.
+pub(crate) fn without_default_port(scheme: &Scheme, authority: &Authority) -> Authority {
+    match authority.port_u16() {
+        // A host without a port is an authority, as the one with it was.
+        Some(port) if port == default_port(scheme) => {
+            authority.host().parse().unwrap_or_else(|_| authority.clone())
+        }
+        Some(_) | None => authority.clone(),
     }
 }
 
@@ -170,8 +191,12 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn has_underscore(name: &HeaderName) -> bool {
-    name.as_str().contains('_')
+/// SECURITY: WSGI turns `X_Forwarded_For` and `X-Forwarded-For` into the same variable: no name with an
+/// underscore goes through.
+fn is_not_from_clients(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-forwarded-")
+        || name.as_str().contains('_')
+        || NOT_FROM_CLIENTS.contains(name)
 }
 
 /// Of text that is visible ASCII by construction: addresses, authorities, numbers.
@@ -218,6 +243,33 @@ mod tests {
     }
 
     #[test]
+    fn a_base_that_goes_before_paths_upstream_is_taken_off_again() {
+        let rewritten = |location: &str, public| {
+            let mut map = headers(&[("location", location)]);
+            rewrite_location(&mut map, &[&Authority::from_static("127.0.0.1:80")], "/base", public);
+            map["location"].to_str().unwrap().to_owned()
+        };
+        let host = Authority::from_static("chat.example.org");
+        let public = Some((&Scheme::HTTPS, &host));
+        assert_eq!(rewritten("http://127.0.0.1/base/next?q", public), "https://chat.example.org/next?q");
+        assert_eq!(rewritten("/base/next", public), "/next");
+        assert_eq!(rewritten("/based", public), "/based");
+        assert_eq!(rewritten("http://127.0.0.1/base/next", None), "/next");
+        assert_eq!(rewritten("http://127.0.0.1/base", None), "/");
+    }
+
+    #[test]
+    fn a_host_has_no_port_that_goes_without_saying() {
+        for (scheme, authority, host) in [
+            (Scheme::HTTPS, "a.example:443", "a.example"),
+            (Scheme::HTTP, "a.example:443", "a.example:443"),
+            (Scheme::HTTP, "[::1]:80", "[::1]"),
+        ] {
+            assert_eq!(without_default_port(&scheme, &authority.parse().unwrap()), host);
+        }
+    }
+
+    #[test]
     fn h2_what_the_client_says_of_itself_is_set_anew() {
         let mut map = headers(&[
             ("x-forwarded-for", "6.6.6.6"),
@@ -226,6 +278,10 @@ mod tests {
             ("forwarded", "for=6.6.6.6"),
             ("cf-connecting-ip", "6.6.6.6"),
             ("x-http-method-override", "DELETE"),
+            ("x-forwarded-user", "admin"),
+            ("x-forwarded-ssl", "on"),
+            ("x-client-ip", "6.6.6.6"),
+            ("proxy", "http://evil.example"),
         ]);
         strip_request(&mut map);
         assert!(map.is_empty(), "{map:?}");
@@ -250,7 +306,8 @@ mod tests {
             let mut map = headers(&[("location", location)]);
             let own =
                 [&Authority::from_static("127.0.0.1:42836"), &Authority::from_static("chat.example.org")];
-            rewrite_location(&mut map, &own, (&Scheme::HTTPS, &Authority::from_static("chat.example.org")));
+            let public = Authority::from_static("chat.example.org");
+            rewrite_location(&mut map, &own, "", Some((&Scheme::HTTPS, &public)));
             map["location"].to_str().unwrap().to_owned()
         };
         assert_eq!(rewritten("http://127.0.0.1:42836/abc/#x"), "https://chat.example.org/abc/#x");

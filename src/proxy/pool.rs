@@ -7,7 +7,7 @@ use std::{
     net::Ipv4Addr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
@@ -128,7 +128,7 @@ impl Pool {
     /// A connection that nobody used before.
     async fn connect(&self, permit: OwnedSemaphorePermit, source: Source) -> Result<Lease, ConnectError> {
         let stream = self.egress.connect(source).await?;
-        let socket = TokioIo::new(Socket { stream, _permit: permit });
+        let socket = TokioIo::new(Socket { stream, deaf: false, _permit: permit });
         let (sender, connection) = http1::Builder::new()
             .max_headers(100)
             .max_buf_size(READ_BUFFER)
@@ -238,7 +238,25 @@ fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
 /// A socket that counts as open until it is really closed, after an upgrade too.
 struct Socket {
     stream: Stream,
+    /// Whether the peer takes no more. It may have answered before: an origin that refuses an upload does not
+    /// read it to its end. hyper would let go of that answer for the sake of the failed write, so what it
+    /// still writes goes nowhere, and what it reads decides.
+    deaf: bool,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Socket {
+    fn heard(&mut self, written: io::Result<usize>, length: usize) -> Poll<io::Result<usize>> {
+        match written {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+            {
+                self.deaf = true;
+                Poll::Ready(Ok(length))
+            }
+            written => Poll::Ready(written),
+        }
+    }
 }
 
 impl AsyncRead for Socket {
@@ -253,7 +271,11 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        if self.deaf {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        self.heard(written, buf.len())
     }
 
     fn poll_write_vectored(
@@ -261,7 +283,12 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.deaf {
+            return Poll::Ready(Ok(length));
+        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        self.heard(written, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -269,7 +296,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.deaf { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_flush(cx) }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

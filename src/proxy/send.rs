@@ -1,7 +1,7 @@
 //! One request to an origin until the head of its response: connections, deadlines, and what is tried again.
 //!
-//! What was certainly not sent is tried again, whatever it is; what may have been sent only if it is idempotent
-//! and has no body (RFC 9110 9.2.2). Nothing else ever: a message must not appear twice.
+//! What was certainly not sent is tried again, whatever it is; what may have been sent once more, and only if it is
+//! idempotent and has no body (RFC 9110 9.2.2). Nothing else ever: a message must not appear twice.
 
 use std::{error::Error as _, io, sync::Arc, time::Duration};
 
@@ -50,24 +50,33 @@ impl Sender {
     ) -> Result<Answer, RequestError> {
         let give_up = Instant::now() + retry_for;
         let mut pace = Pace::new(PAUSES);
+        // RFC 9110 9.2.2: what failed when it was repeated is not repeated again.
+        let mut repeat = Repeat::Once;
         loop {
             let error = match self.lease(client).await {
-                Ok(lease) => match self.exchange(request, lease, progress).await {
-                    Ok(answer) => {
-                        self.health.answered();
-                        return Ok(answer);
+                Ok(lease) => {
+                    let age = lease.age();
+                    match self.exchange(request, lease, progress, repeat).await {
+                        Ok(answer) => {
+                            self.health.answered();
+                            return Ok(answer);
+                        }
+                        Err(Failed { error, again: Again::Not }) => return Err(error),
+                        // The pooled connection was closed while nobody looked: another will do, at once.
+                        Err(Failed { again: Again::Unsent(unsent), .. }) if age == Age::Reused => {
+                            request = unsent;
+                            continue;
+                        }
+                        Err(Failed { again: Again::Repeated(copy), .. }) => {
+                            (request, repeat) = (copy, Repeat::Never);
+                            continue;
+                        }
+                        Err(Failed { error, again: Again::Unsent(unsent) }) => {
+                            request = unsent;
+                            error
+                        }
                     }
-                    // The pooled connection was closed before anything was written: another will do, at once.
-                    Err(Failed { again: Some(Again { request: unsent, pause: Pause::No }), .. }) => {
-                        request = unsent;
-                        continue;
-                    }
-                    Err(Failed { error, again: Some(Again { request: again, pause: Pause::Yes }) }) => {
-                        request = again;
-                        error
-                    }
-                    Err(Failed { error, again: None }) => return Err(error),
-                },
+                }
                 Err(error) => error,
             };
             if !matches!(error, RequestError::Connect(_) | RequestError::Exchange(_)) {
@@ -101,17 +110,15 @@ impl Sender {
         request: Request<Body>,
         mut lease: Lease,
         progress: &Progress,
+        repeat: Repeat,
     ) -> Result<Answer, Failed> {
-        let copy = repeatable(&request);
+        let copy = if repeat == Repeat::Once { copy(&request) } else { None };
         let sending = lease.sender().try_send_request(request);
-        let failed = match self.in_time(progress, sending).await {
-            None => {
-                return Err(Failed { error: RequestError::ResponseTimeout, again: None });
-            }
-            Some(Ok(response)) => return Ok((response, lease)),
-            Some(Err(failed)) => failed,
-        };
-        Err(Failed::of(failed, copy, lease.age()))
+        match self.in_time(progress, sending).await {
+            None => Err(Failed { error: RequestError::ResponseTimeout, again: Again::Not }),
+            Some(Ok(response)) => Ok((response, lease)),
+            Some(Err(failed)) => Err(Failed::of(failed, copy)),
+        }
     }
 
     /// Bounds the wait for a response's head, counted from when the request last moved.
@@ -128,40 +135,42 @@ impl Sender {
     }
 }
 
-/// A failed exchange, and the request if it may be sent again.
+/// Whether a request that may have been sent already may be sent once more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Repeat {
+    Once,
+    Never,
+}
+
+/// A failed exchange, and what may follow.
 struct Failed {
     error: RequestError,
-    again: Option<Again>,
+    again: Again,
 }
 
-struct Again {
-    request: Request<Body>,
-    pause: Pause,
-}
-
-/// Whether to wait before another try.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Pause {
-    No,
-    Yes,
+enum Again {
+    Not,
+    /// It was certainly not sent.
+    Unsent(Request<Body>),
+    /// It may have been, and is the same when it is done twice.
+    Repeated(Request<Body>),
 }
 
 impl Failed {
-    fn of(mut failed: TrySendError<Request<Body>>, copy: Option<Request<Body>>, age: Age) -> Self {
-        let pause = if age == Age::Reused { Pause::No } else { Pause::Yes };
+    fn of(mut failed: TrySendError<Request<Body>>, copy: Option<Request<Body>>) -> Self {
         let unsent = failed.take_message();
         let error = failed.into_error();
-        let again = match unsent {
-            Some(unsent) => Some(Again { request: unsent, pause }),
-            None if broke_off(&error) => copy.map(|copy| Again { request: copy, pause }),
-            None => None,
+        let again = match (unsent, copy) {
+            (Some(unsent), _) => Again::Unsent(unsent),
+            (None, Some(copy)) if broke_off(&error) => Again::Repeated(copy),
+            (None, _) => Again::Not,
         };
         Self { error: exchange_error(error), again }
     }
 }
 
-/// A copy of a request that may be sent twice: idempotent, and without a body.
-fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
+/// A copy of a request that is the same when it is done twice: idempotent, and without a body.
+fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
     if !request.body().is_end_stream() || !idempotent.contains(request.method()) {
         return None;
@@ -184,10 +193,14 @@ fn broke_off(error: &hyper::Error) -> bool {
 /// What went wrong with an exchange: often it is the client's body that broke it.
 fn exchange_error(error: hyper::Error) -> RequestError {
     match error.source().and_then(|source| source.downcast_ref::<BodyError>()) {
-        Some(BodyError::TooBig) => RequestError::BodyTooBig,
-        Some(BodyError::Idle) => RequestError::BodyTimeout,
+        Some(BodyError::UploadTooBig) => RequestError::BodyTooBig,
+        Some(BodyError::UploadIdle) => RequestError::BodyTimeout,
         Some(BodyError::Form(error)) => RequestError::Form(*error),
         Some(BodyError::Client(_)) => RequestError::ClientGone,
-        Some(BodyError::Backend(_) | BodyError::File(_)) | None => RequestError::Exchange(error),
+        // These are of responses.
+        Some(
+            BodyError::Backend(_) | BodyError::DownloadTooBig | BodyError::DownloadIdle | BodyError::File(_),
+        )
+        | None => RequestError::Exchange(error),
     }
 }

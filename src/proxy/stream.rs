@@ -109,7 +109,7 @@ impl http_body::Body for Upload {
             let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(cx) else {
                 this.progress.waiting();
                 ready!(this.patience.poll_end(cx));
-                return Poll::Ready(Some(Err(BodyError::Idle)));
+                return Poll::Ready(Some(Err(BodyError::UploadIdle)));
             };
             this.patience.moved();
             this.progress.moved();
@@ -120,7 +120,7 @@ impl http_body::Body for Upload {
             };
             let Ok(data) = data else { continue };
             let Some(left) = this.left.checked_sub(data.len() as u64) else {
-                return Poll::Ready(Some(Err(BodyError::TooBig)));
+                return Poll::Ready(Some(Err(BodyError::UploadTooBig)));
             };
             this.left = left;
             return Poll::Ready(Some(Ok(Frame::data(data))));
@@ -168,7 +168,7 @@ impl http_body::Body for Download {
                     return Poll::Pending;
                 };
                 ready!(patience.poll_end(cx));
-                return Poll::Ready(Some(Err(BodyError::Idle)));
+                return Poll::Ready(Some(Err(BodyError::DownloadIdle)));
             };
             if let Some(patience) = &mut this.patience {
                 patience.moved();
@@ -182,7 +182,7 @@ impl http_body::Body for Download {
             if let Some(left) = &mut this.left {
                 match left.checked_sub(data.len() as u64) {
                     Some(rest) => *left = rest,
-                    None => return Poll::Ready(Some(Err(BodyError::TooBig))),
+                    None => return Poll::Ready(Some(Err(BodyError::DownloadTooBig))),
                 }
             }
             return Poll::Ready(Some(Ok(Frame::data(data))));

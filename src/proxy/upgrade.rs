@@ -13,16 +13,20 @@ use hyper_util::rt::TokioIo;
 use tokio_util::task::TaskTracker;
 
 use super::pool::Lease;
-use crate::{body::Body, error::RequestError, rules::ProxyPolicy};
+use crate::{body::Body, error::RequestError, in_flight::InFlight, rules::ProxyPolicy};
 
-/// A client's wish to switch to WebSocket.
-pub(super) struct Wish(OnUpgrade);
+/// A client's wish to switch to WebSocket. Its request is in flight for as long as the tunnel stands: until then
+/// the client owes no other.
+pub(super) struct Wish {
+    client: OnUpgrade,
+    in_flight: InFlight,
+}
 
 /// The wish, if the request has it.
 ///
 /// SECURITY: WebSocket alone: `Upgrade: h2c` would let a client speak past the rules (attacks.md S9). A rule
 /// that checks bodies lets nothing through that it cannot check.
-pub(super) fn wanted(parts: &mut Parts, policy: ProxyPolicy) -> Option<Wish> {
+pub(super) fn wanted(parts: &mut Parts, policy: ProxyPolicy, in_flight: &InFlight) -> Option<Wish> {
     let names_upgrade = parts
         .headers
         .get_all(CONNECTION)
@@ -36,7 +40,8 @@ pub(super) fn wanted(parts: &mut Parts, policy: ProxyPolicy) -> Option<Wish> {
             && protocols.next().is_none();
     let may =
         parts.version == Version::HTTP_11 && parts.method == Method::GET && policy == ProxyPolicy::default();
-    (names_upgrade && is_websocket && may).then(|| parts.extensions.remove().map(Wish)).flatten()
+    let client = parts.extensions.remove().filter(|_| names_upgrade && is_websocket && may)?;
+    Some(Wish { client, in_flight: in_flight.another() })
 }
 
 impl Wish {
@@ -63,8 +68,8 @@ impl Wish {
         super::headers::strip_response(response.headers_mut());
         set(response.headers_mut());
         tunnels.spawn(async move {
-            let joined = join(self.0, backend).await;
-            drop(lease);
+            let joined = join(self.client, backend).await;
+            drop((lease, self.in_flight));
             if let Err(error) = joined {
                 tracing::debug!(%error, "tunnel ended");
             }

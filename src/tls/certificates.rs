@@ -172,11 +172,11 @@ impl Certificates {
         self.served.store(Arc::new(Served::new(certificates)));
     }
 
-    /// Whether one of the certificates is for `name`.
-    pub(crate) fn serves(&self, name: &ServerName) -> bool {
+    /// Whether one of the certificates has `name` itself in it, and not a wildcard that covers it.
+    pub(crate) fn is_for(&self, name: &ServerName) -> bool {
         let served = self.served.load();
         match name {
-            ServerName::Dns(name) => served.of_dns_name(name).is_some(),
+            ServerName::Dns(name) => served.dns.contains_key(name),
             ServerName::Ip(address) => served.addresses.contains_key(address),
         }
     }
@@ -312,16 +312,17 @@ mod tests {
     }
 
     #[test]
-    fn names_and_addresses_of_all_certificates_are_served_and_no_others() {
+    fn it_is_for_the_names_and_addresses_that_stand_in_a_certificate() {
         let served = Certificates::new(
             vec![certificate(&["A.example", "10.0.0.1", "fd00::1"]), certificate(&["*.b.example"])],
             UnknownNames::Default,
         );
-        for yes in ["a.example", "10.0.0.1", "fd00::1", "www.b.example"] {
-            assert!(served.serves(&name(yes)), "{yes}");
+        for yes in ["a.example", "10.0.0.1", "fd00::1"] {
+            assert!(served.is_for(&name(yes)), "{yes}");
         }
-        for no in ["b.example", "x.www.b.example", "10.0.0.2", "evil.example"] {
-            assert!(!served.serves(&name(no)), "{no}");
+        // A wildcard covers names that a client can make up.
+        for no in ["www.b.example", "b.example", "x.www.b.example", "10.0.0.2", "evil.example"] {
+            assert!(!served.is_for(&name(no)), "{no}");
         }
         assert_eq!(served.first_name(), Some(name("a.example")));
     }
