@@ -22,7 +22,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 use tower_service::Service;
 
-use super::pool::Source;
+use super::identity::Source;
 use crate::{
     config::{BackendUrl, Credentials, ProxyScheme, ProxyUrl},
     error::ConnectError,

@@ -19,6 +19,9 @@ use aws_lc_rs::{
 const NETWORK: u32 = 0x7f40_0000;
 const HOSTS: u32 = 0x003f_ffff;
 
+/// Where a connection comes from: an address that stands for one client, or the system's choice.
+pub(crate) type Source = Option<Ipv4Addr>;
+
 /// Gives each client a source address of its own.
 ///
 /// The key is made at start and never leaves the process: the backend's logs tell clients apart, and nobody
@@ -36,7 +39,7 @@ impl Identity {
     }
 
     /// The source address of a client; an IPv6 client is its /64, which one person has all of.
-    pub(crate) fn source(&self, client: IpAddr) -> Option<Ipv4Addr> {
+    pub(crate) fn source(&self, client: IpAddr) -> Source {
         if self.refused.load(Ordering::Relaxed) {
             return None;
         }

@@ -4,7 +4,6 @@
 use std::{
     collections::VecDeque,
     io,
-    net::Ipv4Addr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -19,7 +18,10 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::egress::{Egress, Stream};
+use super::{
+    egress::{Egress, Stream},
+    identity::Source,
+};
 use crate::{
     body::Body,
     error::{ConnectError, RequestError},
@@ -43,9 +45,6 @@ pub(crate) struct Pool {
     /// Closes connections that nobody asked for in a while.
     _sweeper: AbortOnDropHandle<()>,
 }
-
-/// Where a connection comes from: an address that stands for one client, or the system's choice.
-pub(crate) type Source = Option<Ipv4Addr>;
 
 #[derive(Default)]
 struct Shelf {

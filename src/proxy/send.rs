@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::{
     health::Health,
-    identity::Identity,
+    identity::{Identity, Source},
     pace::Pace,
-    pool::{Age, Lease, Pool, Source},
+    pool::{Age, Lease, Pool},
     stream::Progress,
 };
 use crate::{
