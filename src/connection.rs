@@ -268,11 +268,11 @@ impl Service {
 
     fn http1_builder(&self) -> http1::Builder {
         let mut builder = http1::Builder::new();
-        // Heads and idle connections have their deadlines in `ClientIo`.
+        // Heads and idle connections have deadlines of ours. At most 100 headers are hyper's own limit; to set the
+        // same one anew takes a list on the heap for each head (measured: 2 % of a small request's instructions).
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(None)
-            .max_headers(100)
             .max_header_size(self.head_size)
             .max_buf_size(self.head_size.max(64 << 10));
         builder

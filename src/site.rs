@@ -108,7 +108,7 @@ impl Site {
             retry_for: timeouts.retry,
         };
         let identity = match backend.client_address {
-            ClientAddress::Loopback => Some(Identity::new().map_err(|_| SiteError::Random)?),
+            ClientAddress::Loopback => Some(Identity::new()),
             ClientAddress::Header => None,
         };
         let streams = (!timeouts.hold.is_zero()).then(|| Streams {

@@ -5,14 +5,9 @@
 //! has a limit of its own.
 
 use std::{
+    hash::{BuildHasher, RandomState},
     net::{IpAddr, Ipv4Addr},
     sync::atomic::{AtomicBool, Ordering},
-};
-
-use aws_lc_rs::{
-    error::Unspecified,
-    hmac::{self, HMAC_SHA256, Key},
-    rand::SystemRandom,
 };
 
 /// 127.64.0.0/10: far from 127.0.0.1 and from 127.0.0.53, and large enough that two clients seldom meet.
@@ -27,15 +22,15 @@ pub(crate) type Source = Option<Ipv4Addr>;
 /// The key is made at start and never leaves the process: the backend's logs tell clients apart, and nobody
 /// can compute who they were.
 pub(crate) struct Identity {
-    key: Key,
+    /// SipHash under a key of the system's randomness.
+    key: RandomState,
     /// Whether such an address could not be bound: then all use the plain way.
     refused: AtomicBool,
 }
 
 impl Identity {
-    /// Fails only where the system has no randomness.
-    pub(crate) fn new() -> Result<Self, Unspecified> {
-        Ok(Self { key: Key::generate(HMAC_SHA256, &SystemRandom::new())?, refused: AtomicBool::new(false) })
+    pub(crate) fn new() -> Self {
+        Self { key: RandomState::new(), refused: AtomicBool::new(false) }
     }
 
     /// The source address of a client; an IPv6 client is its /64, which one person has all of.
@@ -43,12 +38,11 @@ impl Identity {
         if self.refused.load(Ordering::Relaxed) {
             return None;
         }
-        let tag = match client.to_canonical() {
-            IpAddr::V4(address) => hmac::sign(&self.key, &address.octets()),
-            IpAddr::V6(address) => hmac::sign(&self.key, &address.octets()[..8]),
+        let hash = match client.to_canonical() {
+            IpAddr::V4(address) => self.key.hash_one(address.octets()),
+            IpAddr::V6(address) => self.key.hash_one(&address.octets()[..8]),
         };
-        let hash = tag.as_ref().iter().take(4).fold(0, |hash, byte| hash << 8 | u32::from(*byte));
-        Some(Ipv4Addr::from(NETWORK | hash & HOSTS))
+        Some(Ipv4Addr::from(NETWORK | hash as u32 & HOSTS))
     }
 
     /// Notes that a source address cannot be bound here. Told once; from now on all use the plain way.
@@ -70,7 +64,7 @@ mod tests {
 
     #[test]
     fn each_client_has_one_address_of_the_network() {
-        let identity = Identity::new().unwrap();
+        let identity = Identity::new();
         let sources: HashSet<_> = (0..=255)
             .map(|n| source(&identity, &format!("192.0.2.{n}")))
             .inspect(|source| assert_eq!(u32::from(*source) & !HOSTS, NETWORK, "{source}"))
@@ -81,21 +75,21 @@ mod tests {
 
     #[test]
     fn an_ipv6_client_is_its_64() {
-        let identity = Identity::new().unwrap();
+        let identity = Identity::new();
         assert_eq!(source(&identity, "2001:db8::1"), source(&identity, "2001:db8::ffff"));
         assert_ne!(source(&identity, "2001:db8::1"), source(&identity, "2001:db8:0:1::1"));
     }
 
     #[test]
     fn the_address_means_nothing_to_another_process() {
-        let [one, two] = [(); 2].map(|()| Identity::new().unwrap());
+        let [one, two] = [(); 2].map(|()| Identity::new());
         let all = |identity| (1..9).map(|n| source(identity, &format!("192.0.2.{n}"))).collect::<Vec<_>>();
         assert_ne!(all(&one), all(&two));
     }
 
     #[test]
     fn where_none_can_be_bound_all_use_the_plain_way() {
-        let identity = Identity::new().unwrap();
+        let identity = Identity::new();
         identity.refuse(&std::io::ErrorKind::AddrNotAvailable.into());
         assert_eq!(identity.source(Ipv4Addr::LOCALHOST.into()), None);
     }

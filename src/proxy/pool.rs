@@ -129,7 +129,6 @@ impl Pool {
         let stream = self.egress.connect(source).await?;
         let socket = TokioIo::new(Socket { stream, deaf: false, _permit: permit });
         let (sender, connection) = http1::Builder::new()
-            .max_headers(100)
             .max_buf_size(READ_BUFFER)
             .handshake(socket)
             .await
