@@ -2,6 +2,7 @@
 
 pub(crate) mod io;
 mod proxy_protocol;
+mod wire;
 
 use std::{
     convert::Infallible,
