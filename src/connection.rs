@@ -239,8 +239,9 @@ impl Service {
         let mut serving = pin!(serving);
         loop {
             let look = match requests.idle_since() {
-                Some(since) => since + idle,
-                // Nothing wakes us when the last request ends; bodies are looked at four times in their limit.
+                // Nothing wakes us when a request begins, and one may stall until then.
+                Some(since) => (since + idle).min(Instant::now() + write),
+                // Nor when the last one ends; bodies are looked at four times in their limit.
                 None => Instant::now() + idle.min(write / 4),
             };
             tokio::select! {

@@ -217,7 +217,7 @@ impl fmt::Display for StartError {
                 write!(f, "cannot listen on {}: {error}", SocketAddr::new(*host, *port))?;
                 let kind = error.kind();
                 // 443 is 8443 for those who may not have it, 80 is 8080.
-                let other = if *port < 1024 { port + 8000 } else { port.saturating_add(1) };
+                let other = if *port < 1024 { port + 8000 } else { port.checked_add(1).unwrap_or(port - 1) };
                 if kind == io::ErrorKind::PermissionDenied {
                     write!(
                         f,
@@ -245,3 +245,22 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_cannot_be_had_is_told_with_its_flag_and_another_port() {
+        for (port, flag, kind, advice) in [
+            (443, "--port", io::ErrorKind::PermissionDenied, "take another: --port 8443"),
+            (80, "--http-port", io::ErrorKind::PermissionDenied, "take another: --http-port 8080"),
+            (8080, "--http-port", io::ErrorKind::AddrInUse, "take another port: --http-port 8081"),
+            (65535, "--port", io::ErrorKind::AddrInUse, "take another port: --port 65534"),
+        ] {
+            let host = [127, 0, 0, 1].into();
+            let text = StartError::Bind { host, port, flag, error: kind.into() }.to_string();
+            assert!(text.contains(&format!("127.0.0.1:{port}")) && text.ends_with(advice), "{text}");
+        }
+    }
+}

@@ -116,7 +116,9 @@ fn frontend(config: &Config, path: &CanonicalPath, shown: &str) -> String {
             "not found: 404, the path is outside of the prefix".to_owned()
         }
         Frontend::Serve { directory, .. } => format!("the front end: a file from {}", directory.display()),
-        Frontend::Forward(url) => format!("the front end: forwarded to {url}{shown}"),
+        Frontend::Forward(url) => {
+            format!("the front end: forwarded to {}{shown}", config.uri_prefix.mask(&url.to_string()))
+        }
         Frontend::Disabled => "not found: 404, there is no front end".to_owned(),
     }
 }

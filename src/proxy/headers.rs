@@ -127,14 +127,16 @@ pub(crate) fn rewrite_location(
     let rewritten = match (uri.scheme(), uri.authority()) {
         (Some(scheme), Some(authority)) if own.iter().any(|own| same_origin(scheme, authority, own)) => {
             let after = &location[scheme.as_str().len() + "://".len() + authority.as_str().len()..];
-            let after = without_base(after, base);
+            let after = without_base(after, base).unwrap_or(after);
             match public {
                 Some((scheme, authority)) => format!("{scheme}://{authority}{after}"),
-                None if after.starts_with('/') => after.to_owned(),
-                None => format!("/{after}"),
+                None => path_alone(after),
             }
         }
-        (None, None) if !base.is_empty() => without_base(location, base).to_owned(),
+        (None, None) if !base.is_empty() => match without_base(location, base) {
+            Some(after) => path_alone(after),
+            None => return,
+        },
         _ => return,
     };
     if let Ok(value) = HeaderValue::try_from(rewritten) {
@@ -142,11 +144,16 @@ pub(crate) fn rewrite_location(
     }
 }
 
-/// A path and what follows it, as the client knows it.
-fn without_base<'a>(path: &'a str, base: &str) -> &'a str {
-    path.strip_prefix(base)
-        .filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
-        .unwrap_or(path)
+/// What follows `base` in a path, as the client knows it; `None` where the path is not below it.
+fn without_base<'a>(path: &'a str, base: &str) -> Option<&'a str> {
+    path.strip_prefix(base).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
+}
+
+/// A path and what follows it, to stand without a host.
+///
+/// SECURITY: a browser takes what follows two slashes, of either kind, for a host (attacks.md R1).
+fn path_alone(path: &str) -> String {
+    format!("/{}", path.trim_start_matches(['/', '\\']))
 }
 
 /// An authority as it stands in `Host`: without the port that its scheme has anyway.
@@ -256,6 +263,16 @@ mod tests {
         assert_eq!(rewritten("/based", public), "/based");
         assert_eq!(rewritten("http://127.0.0.1/base/next", None), "/next");
         assert_eq!(rewritten("http://127.0.0.1/base", None), "/");
+        assert_eq!(rewritten("/base", public), "/");
+        assert_eq!(rewritten("/base?q", public), "/?q");
+        assert_eq!(rewritten("next", public), "next");
+    }
+
+    #[test]
+    fn r1_a_path_that_stands_alone_names_no_host() {
+        for path in ["//evil.example/", "/\\evil.example/", "\\\\evil.example/"] {
+            assert_eq!(path_alone(path), "/evil.example/", "{path}");
+        }
     }
 
     #[test]

@@ -27,6 +27,57 @@ async fn a_port_that_is_taken_says_which_and_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_port_that_is_taken_names_the_flag_that_chooses_it_and_another_port() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    for (key, flag, other) in [("port", "--port", "--http-port"), ("http_port", "--http-port", "--port")] {
+        let output = Relay::builder().self_signed().toml(&format!("[server]\n{key} = {port}")).run().await;
+        assert!(!output.status.success());
+        let stderr = stderr(&output);
+        assert!(stderr.contains(&format!("127.0.0.1:{port}")), "{key}: {stderr}");
+        assert!(!stderr.contains(&format!(" {other} ")), "{key}: {stderr}");
+        let (_, advice) =
+            stderr.split_once(&format!(" {flag} ")).unwrap_or_else(|| panic!("{key}: {stderr}"));
+        let advised: u16 = advice.split_whitespace().next().unwrap().parse().unwrap();
+        assert_ne!(advised, port, "{key}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn explain_never_shows_the_secret_prefix() {
+    let config = "version = 1\nuri_prefix = \"s3cretprefix\"\n\
+        [frontend]\nmode = \"forward\"\nurl = \"http://127.0.0.1:1/s3cretprefix\"\n\
+        [[paths]]\nprefix = \"/old\"\naction = \"redirect\"\ntarget = \"https://chat.example.org/s3cretprefix/new\"\n\
+        [[paths]]\nprefix = \"/blocked\"\naction = \"block\"\n\
+        [[paths]]\nprefix = \"/api/v1\"\naction = \"proxy\"\n";
+    for (method, path, outcome) in [
+        (
+            "GET",
+            "https://chat.example.org/s3cretprefix/old",
+            "redirected: 301 to https://chat.example.org/<prefix>/new",
+        ),
+        (
+            "GET",
+            "/%73%33cretprefix/api/v1/x?s3cretprefix",
+            "proxied to http://127.0.0.1:42836/<prefix>/api/v1/x",
+        ),
+        ("POST", "/s3cretprefix/blocked", "blocked: 403"),
+        ("GET", "/s3cretprefix/page", "forwarded to http://127.0.0.1:1/<prefix>/<prefix>/page"),
+        ("GET", "/x/s3cretprefix/page", "forwarded to http://127.0.0.1:1/<prefix>/x/<prefix>/page"),
+        ("GET", "/s3cretprefix/../page", "refused: 400"),
+    ] {
+        let output = Relay::with_args(["explain", method, path, "--config"])
+            .file("relay.toml", config)
+            .arg("{dir}/relay.toml")
+            .run()
+            .await;
+        let text = String::from_utf8(output.stdout.clone()).unwrap() + &stderr(&output);
+        assert!(text.contains(outcome), "{path}: {text}");
+        assert!(!text.contains("s3cret"), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn flags_win_over_the_file() {
     let backend = Backend::start().await;
     let relay = Relay::builder()

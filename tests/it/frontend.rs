@@ -162,6 +162,39 @@ on_h1_and_h2! {
         assert_eq!(pages.requests().len(), 1);
     }
 
+    async fn a_path_in_its_url_goes_before_requests_and_comes_off_locations(version) {
+        let pages = Backend::builder()
+            .on("/site/x", |request| Reply::status("302 FOUND").header("Location", request.headers("x-location")[0]))
+            .start()
+            .await;
+        let own = pages.address();
+        let relay = Relay::builder()
+            .self_signed()
+            .toml(&format!("[frontend]\nmode = \"forward\"\nurl = \"http://{own}/site/\""))
+            .start()
+            .await;
+        let client = Client::https(&relay, version);
+        assert_eq!(client.get("/y?q=1").await.status, 200);
+        assert_eq!(pages.only().target, "/site/y?q=1");
+        let public = relay.authority();
+        for (location, rewritten) in [
+            (format!("http://{own}/site/next?q#z"), format!("https://{public}/next?q#z")),
+            (format!("http://{own}/site"), format!("https://{public}")),
+            ("/site/next?q#z".to_owned(), "/next?q#z".to_owned()),
+            ("/site/".to_owned(), "/".to_owned()),
+            ("/site".to_owned(), "/".to_owned()),
+            ("/site?q".to_owned(), "/?q".to_owned()),
+            // A path alone must not turn into a name.
+            ("/site//evil.example/".to_owned(), "/evil.example/".to_owned()),
+            ("/sites".to_owned(), "/sites".to_owned()),
+            ("next".to_owned(), "next".to_owned()),
+            ("https://elsewhere.example/site/".to_owned(), "https://elsewhere.example/site/".to_owned()),
+        ] {
+            let answer = client.call("GET", "/x").header("x-location", &location).send().await;
+            assert_eq!(answer.header("location"), Some(&*rewritten), "{location}");
+        }
+    }
+
     async fn a_disabled_front_end_is_404(version) {
         let relay = Relay::builder().self_signed().toml("uri_prefix = \"abc\"").start().await;
         let client = Client::https(&relay, version);

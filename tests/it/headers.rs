@@ -40,6 +40,25 @@ on_h1_and_h2! {
         assert_eq!(request.header("x-forwarded-port"), Some(&*relay.https().port().to_string()));
     }
 
+    async fn h2_nothing_that_only_a_proxy_may_say_comes_from_a_stranger(version) {
+        let backend = Backend::start().await;
+        let relay = Relay::builder()
+            .self_signed()
+            .backend(backend.address())
+            .toml("[server]\nclient_ip_header = \"X-Cdn-Client\"\ntrusted_proxies = [\"192.0.2.0/24\"]")
+            .start()
+            .await;
+        let client = Client::https(&relay, version);
+        let mut call = client.call("GET", "/x").header("x-kept", "1");
+        for name in ["X-Forwarded-User", "X-Forwarded-Ssl", "X-Client-IP", "Proxy", "X-Cdn-Client", "True-Client-IP"] {
+            call = call.header(name, "canary");
+        }
+        call.send().await;
+        let request = backend.only();
+        assert!(!request.head.contains("canary"), "{}", request.head);
+        assert_eq!(request.header("x-kept"), Some("1"));
+    }
+
     async fn h2_headers_with_an_underscore_are_dropped(version) {
         let backend = Backend::start().await;
         let relay = relay(&backend).await;
@@ -221,4 +240,28 @@ async fn s8_trailers_of_a_request_are_dropped() {
     let request = backend.only();
     assert_eq!(request.body, b"body");
     assert_eq!(request.trailers, "");
+}
+
+#[tokio::test]
+async fn a_client_that_names_no_host_is_sent_to_a_path() {
+    let backend = Backend::builder()
+        .on("/x", |request| Reply::status("302 FOUND").header("Location", request.headers("x-location")[0]))
+        .start()
+        .await;
+    let relay = relay(&backend).await;
+    let own = backend.address();
+    for (location, rewritten) in [
+        (format!("http://{own}/page/?y=1#z"), "/page/?y=1#z"),
+        (format!("http://{own}"), "/"),
+        (format!("http://{own}?y=1"), "/?y=1"),
+        // A path alone must not turn into a name.
+        (format!("http://{own}//evil.example/"), "/evil.example/"),
+        (format!("http://{own}/\\evil.example/"), "/evil.example/"),
+        ("https://elsewhere.example/".to_owned(), "https://elsewhere.example/"),
+    ] {
+        let mut raw = Raw::tls(&relay).await;
+        raw.send(format!("GET /x HTTP/1.0\r\nX-Location: {location}\r\n\r\n")).await;
+        let head = raw.read_head().await;
+        assert_eq!(raw::header(&head, "location"), Some(rewritten), "{location}: {head}");
+    }
 }

@@ -47,6 +47,21 @@ on_h1_and_h2! {
         assert_eq!(field(&line, "status").as_deref(), Some("200"));
     }
 
+    async fn a_client_that_leaves_before_the_response_has_a_line_too(version) {
+        let backend = Backend::builder().on("/silent", |_| Reply::silence()).start().await;
+        let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
+        let client = Client::https(&relay, version);
+        tokio::select! {
+            () = backend.wait("the request", |requests| requests.len() == 1) => {}
+            _ = client.call("GET", "/silent").open() => panic!("nobody answers"),
+        }
+        drop(client);
+        let line = relay.access("/silent").await;
+        for (name, value) in [("status", "499"), ("bytes", "0"), ("rule", "1"), ("end", "aborted")] {
+            assert_eq!(field(&line, name).as_deref(), Some(value), "{name}: {line}");
+        }
+    }
+
     async fn g1_no_secret_is_in_any_line_at_any_level(version) {
         let backend = Backend::builder()
             .on("/secretprefix/api/v1/x", |_| Reply::ok("ok").header("Set-Cookie", "session=canary-set"))

@@ -10,6 +10,7 @@ mod harness_itself;
 
 mod command_line;
 mod config_check;
+mod connections;
 mod demo;
 mod forwarding;
 mod frontend;

@@ -1,6 +1,6 @@
 //! Port 80: to HTTPS, under a name that is ours (attacks.md R1).
 
-use crate::harness::{Raw, Relay, raw::RawResponse};
+use crate::harness::{Pki, Raw, Relay, raw::RawResponse};
 
 async fn relay() -> Relay {
     Relay::builder()
@@ -86,4 +86,36 @@ async fn r1_the_location_never_names_whom_the_client_made_up() {
 async fn zero_means_no_redirect_listener() {
     let relay = Relay::builder().self_signed().toml("[server]\nhttp_port = 0").start().await;
     assert!(!relay.has_redirect());
+}
+
+#[tokio::test]
+async fn a_request_for_the_server_itself_is_sent_to_the_root() {
+    let relay = relay().await;
+    let response = ask(&relay, "OPTIONS * HTTP/1.1\r\nHost: chat.lan").await;
+    assert_eq!(response.status(), 308);
+    assert_eq!(response.header("location"), Some(&*format!("https://chat.lan:{}/", relay.https().port())));
+}
+
+#[tokio::test]
+async fn r1_a_wildcard_is_no_name_that_a_client_is_sent_to() {
+    let pki = Pki::new();
+    for (configured, certified, name) in [
+        ("[\"chat.example.org\"]", &["*.example.org"][..], Some("chat.example.org")),
+        ("[]", &["*.example.org", "chat.example.net"], Some("chat.example.net")),
+        ("[]", &["*.example.org"], None),
+    ] {
+        let leaf = pki.leaf(certified);
+        let relay = Relay::builder()
+            .toml("[server]\nhttp_port = \"auto\"")
+            .toml("[tls]\nmode = \"files\"\ncert = \"{dir}/cert.pem\"\nkey = \"{dir}/key.pem\"\nstorage = \"{dir}/storage\"")
+            .toml(&format!("[tls]\ndomains = {configured}"))
+            .file("cert.pem", leaf.cert)
+            .file("key.pem", leaf.key)
+            .start()
+            .await;
+        let response = ask(&relay, "GET /x HTTP/1.1\r\nHost: made-up.example.org").await;
+        let location = name.map(|name| format!("https://{name}:{}/x", relay.https().port()));
+        assert_eq!(response.header("location"), location.as_deref(), "{configured}, {certified:?}");
+        assert_eq!(response.status(), if name.is_some() { 301 } else { 421 });
+    }
 }

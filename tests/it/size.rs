@@ -1,5 +1,7 @@
 //! `max_size`: asked for first, counted then (attacks.md M2).
 
+use http_body_util::BodyExt;
+
 use crate::harness::{Backend, Client, Relay, Reply, client::count, on_h1_and_h2, within};
 
 const LIMIT: &str = "[[paths]]\nprefix = \"/attachment\"\naction = \"proxy\"\nmax_size = 1000";
@@ -88,6 +90,35 @@ on_h1_and_h2! {
             }
             other => panic!("{other}"),
         }
+    }
+
+    async fn m2_event_streams_are_measured_too(version) {
+        let backend = Backend::builder()
+            .on("/attachment/large", |_| Reply::zeros(1001).header("Content-Type", "text/event-stream"))
+            .on("/attachment/endless", |_| Reply::events())
+            .start()
+            .await;
+        let relay = relay(&backend).await;
+        let client = Client::https(&relay, version);
+        let ask = |path| client.call("GET", path).header("accept", "text/event-stream");
+        ask("/attachment/large").send().await.assert_error(413, "content too big");
+
+        let mut body = ask("/attachment/endless").open().await.into_body();
+        let feed = backend.feed().await;
+        for _ in 0..3 {
+            feed.send(vec![b'x'; 400]).await;
+        }
+        let mut came = Vec::new();
+        // Whether it ends well or not: the browser asks again either way.
+        within("the end", async {
+            while let Some(Ok(frame)) = body.frame().await {
+                came.extend(frame.into_data().unwrap_or_default());
+            }
+        })
+        .await;
+        let content = came.iter().filter(|byte| **byte == b'x').count();
+        assert!(content <= 1000, "{content} bytes came through");
+        feed.closed().await;
     }
 
     async fn m2_other_methods_are_not_measured(version) {

@@ -207,3 +207,28 @@ async fn an_ipv4_client_of_an_ipv6_listener_is_an_ipv4_client() {
     let client = Client::https_at(&relay, Version::Http1, address);
     assert_eq!(told(&relay, &client, &backend, &[]).await, "127.0.0.1");
 }
+
+#[tokio::test]
+async fn what_a_client_puts_before_its_address_does_not_matter() {
+    let backend = Backend::start().await;
+    let relay = Relay::builder()
+        .backend(backend.address())
+        .toml("[server]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]")
+        .start()
+        .await;
+    for (header, address) in [
+        ("é, 203.0.113.9".as_bytes(), "203.0.113.9"),
+        (b"\xe9, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        (b"junk, 203.0.113.9", "203.0.113.9"),
+        (b"junk, 10.0.0.2", "10.0.0.2"),
+        ("203.0.113.9, é".as_bytes(), "127.0.0.1"),
+    ] {
+        let mut raw = Raw::plain(relay.http()).await;
+        let request =
+            [b"GET /x HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: ", header, b"\r\n\r\n"].concat();
+        raw.send(request).await;
+        assert_eq!(raw.read_response().await.status(), 200);
+        let told = backend.last().header("x-forwarded-for").map(str::to_owned);
+        assert_eq!(told.as_deref(), Some(address), "{:?}", String::from_utf8_lossy(header));
+    }
+}

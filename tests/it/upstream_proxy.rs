@@ -154,3 +154,14 @@ async fn a_proxy_that_is_not_enabled_is_not_used() {
         .await;
     assert_eq!(Client::https(&relay, Version::Http1).get("/x").await.text(), "ok");
 }
+
+#[tokio::test]
+async fn a_407_that_no_proxy_can_have_said_is_the_backends_own() {
+    let denied = "407 PROXY AUTHENTICATION REQUIRED";
+    let backend = Backend::builder().on("/x", move |_| Reply::ok("denied").with_status(denied)).start().await;
+    let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
+    for version in [Version::Http1, Version::Http2] {
+        let answer = Client::https(&relay, version).get("/x").await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (407, "denied"));
+    }
+}

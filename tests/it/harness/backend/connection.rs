@@ -95,8 +95,11 @@ impl Connection<'_> {
         }
         if reply.early {
             self.respond(request, reply).await?;
+            if close {
+                return Ok(false);
+            }
             self.body(index, framing, Onward::Nowhere).await?;
-            return Ok(!close);
+            return Ok(true);
         }
         if request.header("expect").is_some() {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;

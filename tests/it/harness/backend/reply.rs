@@ -105,7 +105,7 @@ impl Reply {
         self
     }
 
-    /// The connection is closed after it, although nothing says so.
+    /// The connection is closed after it, although nothing says so; after an early one without reading more.
     pub(crate) fn then_close(mut self) -> Self {
         self.close = true;
         self
