@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod event_source;
 pub(crate) mod peers;
 pub(crate) mod pki;
 pub(crate) mod process;
@@ -12,6 +13,7 @@ use std::{future::Future, time::Duration};
 
 pub(crate) use backend::{Backend, Reply};
 pub(crate) use client::{Answer, Client, Version};
+pub(crate) use event_source::EventSource;
 pub(crate) use peers::{Flask, Microsocks, Tinyproxy};
 pub(crate) use pki::Pki;
 pub(crate) use raw::Raw;
