@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER},
 };
 use http_body::Frame;
 use http_body_util::BodyExt;
@@ -117,12 +117,27 @@ impl Wanted {
 
     /// The answer to a stream that cannot be opened yet: 200, and a body that goes on trying.
     pub(super) fn hold(self, later: Later) -> Response<Body> {
+        let is_cross_origin = self.request.headers().contains_key(ORIGIN);
         let (frames, receiver) = mpsc::channel(1);
         let held = Held { driver: Some(Box::pin(drive(self, later, frames))), frames: receiver };
         let mut response = Response::new(Body::stream(held));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        if is_cross_origin {
+            // Without it another site's EventSource is lost for good; our comments are no secret. What the
+            // backend says is passed on only where it allows that itself.
+            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
         response
+    }
+
+    /// SECURITY: whether the page that asked may read a stream with these headers, as a browser decides it.
+    fn may_be_read(&self, headers: &HeaderMap) -> bool {
+        self.request.headers().get(ORIGIN).is_none_or(|origin| {
+            headers
+                .get(ACCESS_CONTROL_ALLOW_ORIGIN)
+                .is_some_and(|allowed| allowed == "*" || allowed == origin)
+        })
     }
 }
 
@@ -175,6 +190,7 @@ async fn drive(wanted: Wanted, mut later: Later, frames: mpsc::Sender<Bytes>) {
             () = &mut give_up => return,
         };
         match tried {
+            Tried::Live((response, _), _) if !wanted.may_be_read(response.headers()) => return,
             Tried::Live((response, lease), slot) => {
                 break Live::new(Download::new(response.into_body(), None, None, lease), slot);
             }

@@ -13,8 +13,8 @@ use hyper::body::Incoming;
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    Backend, Client, EventSource, Flask, Relay, Reply, Version, backend::BackendBuilder,
-    client::next_chunk, on_h1_and_h2, peers::free_address, process::raise_descriptor_limit, within,
+    Backend, Client, EventSource, Flask, Relay, Reply, Version, backend::BackendBuilder, client::next_chunk,
+    on_h1_and_h2, peers::free_address, process::raise_descriptor_limit, within,
 };
 
 const STREAM: &str = "/api/v1/stream?authorization=Bearer%20t";
@@ -293,6 +293,34 @@ on_h1_and_h2! {
         assert_eq!(stream.until("data: 1\n\n").await, "data: 1\n\n");
         feed.break_off().await;
         retry(&stream.end().await);
+    }
+
+    async fn another_sites_page_may_read_a_held_stream_as_far_as_the_backend_lets_it(version) {
+        for (allowed, joined) in [(Some("*"), true), (Some("https://chat.example"), true), (None, false)] {
+            let (address, page) = (free_address(), [("Origin", "https://chat.example")]);
+            let relay = relay_before(address, "").await;
+            let client = Client::https(&relay, version);
+            let call = client.call("GET", STREAM).header("Accept", "text/event-stream");
+            let response = call.header(page[0].0, page[0].1).open().await;
+            assert_eq!(response.headers()["access-control-allow-origin"], "*", "or the page's EventSource is lost");
+            let mut stream = Text { body: response.into_body(), text: String::new() };
+            stream.until(": waiting for the server\n\n").await;
+            let backend = Backend::builder()
+                .at(address)
+                .on("/api/v1/stream", move |_| match allowed {
+                    Some(origin) => sovas_stream().header("Access-Control-Allow-Origin", origin),
+                    None => sovas_stream(),
+                })
+                .start()
+                .await;
+            let feed = backend.feed().await;
+            if joined {
+                feed.send("data: 1\n\n").await;
+                assert_eq!(stream.until("data: 1\n\n").await, "data: 1\n\n");
+            } else {
+                assert_eq!(stream.end().await, "", "the backend's words are not for that page");
+            }
+        }
     }
 }
 
