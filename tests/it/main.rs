@@ -20,6 +20,7 @@ mod logs;
 mod manual;
 mod paths;
 mod redirect;
+mod retries;
 mod routing;
 mod shutdown;
 mod size;
