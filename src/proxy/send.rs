@@ -114,10 +114,11 @@ impl Sender {
         Err(Failed::of(failed, copy, lease.age()))
     }
 
-    /// Bounds the wait for a response's head, counted from when the request last moved.
+    /// Bounds the wait for a response's head, counted from when the request last moved. What it waited for
+    /// before, a connection or the backend's return, has bounds of its own.
     async fn in_time<T>(&self, progress: &Progress, sending: impl Future<Output = T>) -> Option<T> {
         let mut sending = std::pin::pin!(sending);
-        let mut seen = progress.last();
+        let mut seen = progress.last().max(Instant::now());
         loop {
             match tokio::time::timeout_at(seen + self.response_within, &mut sending).await {
                 Ok(outcome) => return Some(outcome),

@@ -112,6 +112,22 @@ on_h1_and_h2! {
         }
     }
 
+    async fn the_time_a_request_was_held_is_not_the_backends(version) {
+        let address = free_address();
+        let relay = relay_before(address, "response_timeout = \"1s\"").await;
+        let client = Client::https(&relay, version);
+        let start = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            Backend::builder().at(address).start().await
+        };
+        let (got, posted, _backend) = tokio::join!(
+            client.get("/api/v1/x"),
+            client.call("POST", "/api/v1/x").body("x").send(),
+            start
+        );
+        assert_eq!((got.text(), posted.text()), ("ok", "ok"));
+    }
+
     async fn k3_clients_that_go_leave_nothing_behind(version) {
         const CLIENTS: usize = 500;
         let backend = Backend::builder()
