@@ -6,7 +6,10 @@ use std::{
     io,
     net::Ipv4Addr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -56,19 +59,26 @@ struct Shelf {
 }
 
 struct Idle {
-    sender: SendRequest<Body>,
+    connection: Connection,
     source: Source,
     since: Instant,
 }
 
 struct Waiting {
     source: Source,
-    give: oneshot::Sender<SendRequest<Body>>,
+    give: oneshot::Sender<Connection>,
+}
+
+/// A connection that HTTP is spoken on.
+struct Connection {
+    sender: SendRequest<Body>,
+    /// Whether a byte came since this was last forgotten.
+    received: Arc<AtomicBool>,
 }
 
 /// A connection that is one request's, until it is dropped.
 pub(crate) struct Lease {
-    sender: Option<SendRequest<Body>>,
+    connection: Option<Connection>,
     source: Source,
     shelf: Arc<Mutex<Shelf>>,
     age: Age,
@@ -107,8 +117,8 @@ impl Pool {
     /// A connection from `source`: an idle one, a new one, or the first that another request gives back. Where
     /// the bound is reached, the oldest idle connection of another source makes room.
     pub(crate) async fn lease(&self, source: Source) -> Result<Lease, RequestError> {
-        if let Some(sender) = lock(&self.shelf).take_idle(source) {
-            return Ok(self.leased(sender, source, Age::Reused));
+        if let Some(connection) = lock(&self.shelf).take_idle(source) {
+            return Ok(self.leased(connection, source, Age::Reused));
         }
         let permit = match Arc::clone(&self.sockets).try_acquire_owned() {
             Ok(permit) => permit,
@@ -116,7 +126,7 @@ impl Pool {
                 let given = lock(&self.shelf).enqueue(source);
                 tokio::select! {
                     biased;
-                    Ok(sender) = given => return Ok(self.leased(sender, source, Age::Reused)),
+                    Ok(connection) = given => return Ok(self.leased(connection, source, Age::Reused)),
                     Ok(permit) = Arc::clone(&self.sockets).acquire_owned() => permit,
                     () = tokio::time::sleep(self.queue_for) => return Err(RequestError::Busy),
                 }
@@ -128,7 +138,8 @@ impl Pool {
     /// A connection that nobody used before.
     async fn connect(&self, permit: OwnedSemaphorePermit, source: Source) -> Result<Lease, ConnectError> {
         let stream = self.egress.connect(source).await?;
-        let socket = TokioIo::new(Socket { stream, _permit: permit });
+        let received = Arc::<AtomicBool>::default();
+        let socket = TokioIo::new(Socket { stream, received: Arc::clone(&received), _permit: permit });
         let (sender, connection) = http1::Builder::new()
             .max_headers(100)
             .max_buf_size(READ_BUFFER)
@@ -137,11 +148,11 @@ impl Pool {
             .map_err(ConnectError::Http)?;
         // Ends when the sender is dropped or the peer closes. Its error is told to the request that it hits.
         tokio::spawn(async move { connection.with_upgrades().await.ok() });
-        Ok(self.leased(sender, source, Age::Fresh))
+        Ok(self.leased(Connection { sender, received }, source, Age::Fresh))
     }
 
-    fn leased(&self, sender: SendRequest<Body>, source: Source, age: Age) -> Lease {
-        Lease { sender: Some(sender), source, shelf: Arc::clone(&self.shelf), age }
+    fn leased(&self, connection: Connection, source: Source, age: Age) -> Lease {
+        Lease { connection: Some(connection), source, shelf: Arc::clone(&self.shelf), age }
     }
 }
 
@@ -153,7 +164,19 @@ impl Lease {
     /// The connection itself.
     pub(crate) fn sender(&mut self) -> &mut SendRequest<Body> {
         // Taken in `drop` alone.
-        self.sender.as_mut().expect("a lease holds its connection until it is dropped")
+        &mut self.connection.as_mut().expect("a lease holds its connection until it is dropped").sender
+    }
+
+    /// From now on it is the next response that counts as received.
+    pub(crate) fn forget_received(&self) {
+        if let Some(connection) = &self.connection {
+            connection.received.store(false, Ordering::Release);
+        }
+    }
+
+    /// Whether any byte of a response has come.
+    pub(crate) fn has_received(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.received.load(Ordering::Acquire))
     }
 }
 
@@ -161,20 +184,20 @@ impl Drop for Lease {
     /// Gives the connection back once its exchange is whole. One whose response was not read to its end is
     /// closed by hyper, and never ready again.
     fn drop(&mut self) {
-        let Some(mut sender) = self.sender.take() else {
+        let Some(mut connection) = self.connection.take() else {
             return;
         };
-        if sender.is_closed() {
+        if connection.sender.is_closed() {
             return;
         }
-        if sender.is_ready() {
-            lock(&self.shelf).put(sender, self.source);
+        if connection.sender.is_ready() {
+            lock(&self.shelf).put(connection, self.source);
             return;
         }
         let (shelf, source) = (Arc::clone(&self.shelf), self.source);
         tokio::spawn(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, sender.ready()).await {
-                lock(&shelf).put(sender, source);
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, connection.sender.ready()).await {
+                lock(&shelf).put(connection, source);
             }
         });
     }
@@ -182,18 +205,18 @@ impl Drop for Lease {
 
 impl Shelf {
     /// The connection of `source` that was used last, if there is one that is still open.
-    fn take_idle(&mut self, source: Source) -> Option<SendRequest<Body>> {
+    fn take_idle(&mut self, source: Source) -> Option<Connection> {
         loop {
             let at = self.idle.iter().rposition(|idle| idle.source == source)?;
             let idle = self.idle.remove(at)?;
-            if idle.sender.is_ready() {
-                return Some(idle.sender);
+            if idle.connection.sender.is_ready() {
+                return Some(idle.connection);
             }
         }
     }
 
     /// Waits for a connection, and closes the oldest idle one: the room that it leaves is the first in the queue's.
-    fn enqueue(&mut self, source: Source) -> oneshot::Receiver<SendRequest<Body>> {
+    fn enqueue(&mut self, source: Source) -> oneshot::Receiver<Connection> {
         // Those that gave up are not taken out when they do.
         self.queue.retain(|waiting| !waiting.give.is_closed());
         self.idle.pop_front();
@@ -204,20 +227,20 @@ impl Shelf {
 
     /// Keeps a connection, or hands it to the first that waits for one from its source. If only others wait it
     /// is closed, which makes room for theirs.
-    fn put(&mut self, mut sender: SendRequest<Body>, source: Source) {
+    fn put(&mut self, mut connection: Connection, source: Source) {
         self.queue.retain(|waiting| !waiting.give.is_closed());
         while let Some(at) = self.queue.iter().position(|waiting| waiting.source == source) {
             let Some(waiting) = self.queue.remove(at) else {
                 break;
             };
-            match waiting.give.send(sender) {
+            match waiting.give.send(connection) {
                 Ok(()) => return,
                 // It got a connection in another way, or gave up.
-                Err(back) => sender = back,
+                Err(back) => connection = back,
             }
         }
         if self.queue.is_empty() {
-            self.idle.push_back(Idle { sender, source, since: Instant::now() });
+            self.idle.push_back(Idle { connection, source, since: Instant::now() });
         }
     }
 }
@@ -226,7 +249,9 @@ async fn sweep(shelf: Arc<Mutex<Shelf>>, idle_for: Duration) {
     let mut tick = tokio::time::interval(idle_for.min(Duration::from_secs(5)));
     loop {
         tick.tick().await;
-        lock(&shelf).idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < idle_for);
+        lock(&shelf)
+            .idle
+            .retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < idle_for);
     }
 }
 
@@ -238,6 +263,7 @@ fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
 /// A socket that counts as open until it is really closed, after an upgrade too.
 struct Socket {
     stream: Stream,
+    received: Arc<AtomicBool>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -247,7 +273,12 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.received.store(true, Ordering::Release);
+        }
+        read
     }
 }
 

@@ -103,6 +103,7 @@ impl Sender {
         progress: &Progress,
     ) -> Result<Answer, Failed> {
         let copy = repeatable(&request);
+        lease.forget_received();
         let sending = lease.sender().try_send_request(request);
         let failed = match self.in_time(progress, sending).await {
             None => {
@@ -111,6 +112,8 @@ impl Sender {
             Some(Ok(response)) => return Ok((response, lease)),
             Some(Err(failed)) => failed,
         };
+        // With a byte of the response there, the backend has answered, whatever it was to be.
+        let copy = copy.filter(|_| !lease.has_received());
         Err(Failed::of(failed, copy, lease.age()))
     }
 

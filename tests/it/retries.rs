@@ -112,6 +112,16 @@ on_h1_and_h2! {
         }
     }
 
+    async fn nothing_is_repeated_once_a_response_has_begun(version) {
+        for begun in ["H", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 2"] {
+            let backend = Backend::builder().on("/api/v1/x", move |_| Reply::raw(begun)).start().await;
+            let relay = relay_before(backend.address(), "retry_for = \"2s\"").await;
+            let answer = Client::https(&relay, version).get("/api/v1/x").await;
+            answer.assert_error(502, "backend unavailable");
+            assert_eq!(backend.requests().len(), 1, "{begun:?}");
+        }
+    }
+
     async fn the_time_a_request_was_held_is_not_the_backends(version) {
         let address = free_address();
         let relay = relay_before(address, "response_timeout = \"1s\"").await;
