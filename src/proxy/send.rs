@@ -71,7 +71,8 @@ impl Sender {
                 Err(error) => error,
             };
             match &error {
-                RequestError::Connect(_) | RequestError::Exchange(_) => self.health.failed(&error),
+                RequestError::Connect(_) => self.health.refused(&error),
+                RequestError::Exchange(_) => self.health.broke_off(&error),
                 // It waited for its turn as long as it may.
                 _ => return Err(error),
             }

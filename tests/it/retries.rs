@@ -218,6 +218,36 @@ on_h1_and_h2! {
         assert!(line.contains("WARN") && line.contains(&address.to_string()), "{line}");
         drop(streams);
     }
+
+    async fn a_backend_that_breaks_one_request_is_not_called_away(version) {
+        let backend = Backend::builder()
+            .on("/api/v1/post", |_| Reply::raw(""))
+            .on("/api/v1/get", |_| Reply::raw(""))
+            .start()
+            .await;
+        let relay = relay_before(backend.address(), "retry_for = \"1s\"").await;
+        let client = Client::https(&relay, version);
+        for _ in 0..3 {
+            assert_eq!(client.call("POST", "/api/v1/post").body("x").send().await.status, 502);
+            assert_eq!(client.get("/api/v1/get").await.status, 502);
+            assert_eq!(client.get("/api/v1/x").await.status, 200);
+        }
+        let logs = relay.logs();
+        let lines = logs.iter().filter(|line| line.contains("does not answer")).count();
+        assert!(lines <= 1, "not one a request: {}", logs.join("\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_breaks_everything_is_called_away_once() {
+    let backend = Backend::builder().on("/api/v1/stream", |_| Reply::raw("")).start().await;
+    let relay = relay_before(backend.address(), "").await;
+    let client = Arc::new(Client::https(&relay, Version::Http2));
+    let _streams: Vec<_> = (0..5).map(|_| EventSource::open(&client, STREAM, &[])).collect();
+    relay.log_with(&["does not answer"]).await;
+    assert_eq!(client.get("/api/v1/x").await.text(), "ok");
+    relay.log_with(&["answers again"]).await;
+    assert_eq!(relay.logs().iter().filter(|line| line.contains("does not answer")).count(), 1);
 }
 
 /// Chance that can be had again: xorshift64*.
