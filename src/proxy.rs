@@ -153,6 +153,7 @@ impl Upstream {
             sender: Arc::clone(&self.sender),
             slots: Arc::clone(&streams.slots),
             hold_for: streams.hold_for,
+            bounded_by: streams.bounded_by,
             client: asked.client.clone(),
             request: Request::from_parts(parts, ()),
         };

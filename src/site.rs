@@ -20,7 +20,7 @@ use crate::{
     proxy::{
         Bounds, Upstream,
         egress::{self, Egress},
-        event_stream::Streams,
+        event_stream::{Bound, Streams},
         health::Health,
         identity::Identity,
         pool::Pool,
@@ -114,6 +114,7 @@ impl Site {
         let streams = (!timeouts.hold.is_zero()).then(|| Streams {
             slots: Arc::new(Semaphore::new(stream_budget(&backend))),
             hold_for: timeouts.hold,
+            bounded_by: if backend.max_streams.is_some() { Bound::Origin } else { Bound::Connections },
         });
         let elsewhere = |url: FrontendUrl| {
             Ok(Upstream::new(url.clone(), sender(&url.origin, &web, None)?, None, bounds, tunnels.clone()))

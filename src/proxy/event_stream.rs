@@ -40,12 +40,27 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 /// When a browser comes back: spread, so that a thousand do not come in one instant.
 const COME_BACK: std::ops::Range<Duration> = Duration::from_millis(500)..Duration::from_secs(3);
 
+/// How long a stream that its client has left still counts where streams are bounded: its Waitress thread ends with the second write after
+/// a reset (measured; the third after a plain close), and Sova writes a comment every 10 s. If it did not count, a
+/// reload of every tab would take the threads that are left to ordinary requests.
+const LINGER: Duration = Duration::from_secs(20);
+
 /// How event streams of an origin are kept.
 pub(crate) struct Streams {
     /// One permit for each stream that the origin feeds.
     pub(crate) slots: Arc<Semaphore>,
     /// How long a stream waits for the origin.
     pub(crate) hold_for: Duration,
+    pub(crate) bounded_by: Bound,
+}
+
+/// What runs out first when an origin feeds too many streams.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Bound {
+    /// Our connections to it: one is free as soon as it is closed.
+    Connections,
+    /// What it feeds them with, such as threads: free when it has noticed.
+    Origin,
 }
 
 /// A stream that a client asked for, to be opened as often as it takes.
@@ -53,6 +68,7 @@ pub(super) struct Wanted {
     pub(super) sender: Arc<Sender>,
     pub(super) slots: Arc<Semaphore>,
     pub(super) hold_for: Duration,
+    pub(super) bounded_by: Bound,
     pub(super) client: Client,
     /// Without a body.
     pub(super) request: Request<()>,
@@ -70,7 +86,8 @@ pub(super) enum Tried {
 
 /// A stream's share of the budget, counted.
 pub(super) struct Slot {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
+    bounded_by: Bound,
     _live: Counted,
 }
 
@@ -103,7 +120,8 @@ impl Wanted {
         };
         match answer.0.status() {
             StatusCode::OK if super::is_event_stream(answer.0.headers()) => {
-                Tried::Live(answer, Slot { _permit: permit, _live: self.sender.health.live().count() })
+                let (bounded_by, live) = (self.bounded_by, self.sender.health.live().count());
+                Tried::Live(answer, Slot { permit, bounded_by, _live: live })
             }
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Tried::Later(Later::Paced)
@@ -263,12 +281,13 @@ pub(super) struct Live {
     /// `None` once it has ended.
     inner: Option<Download>,
     tail: Tail,
-    _slot: Slot,
+    /// Taken in `drop` alone.
+    slot: Option<Slot>,
 }
 
 impl Live {
     pub(super) fn new(inner: Download, slot: Slot) -> Self {
-        Self { inner: Some(inner), tail: Tail::default(), _slot: slot }
+        Self { inner: Some(inner), tail: Tail::default(), slot: Some(slot) }
     }
 }
 
@@ -301,6 +320,20 @@ impl http_body::Body for Live {
                 let last = self.tail.is_between_events().then(|| Ok(Frame::data(come_back())));
                 Poll::Ready(last)
             }
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let (Some(inner), Some(slot)) = (self.inner.take(), self.slot.take()) else { return };
+        inner.abandon();
+        if slot.bounded_by == Bound::Origin {
+            let permit = slot.permit;
+            tokio::spawn(async move {
+                tokio::time::sleep(LINGER).await;
+                drop(permit);
+            });
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{either::Either, task::AbortOnDropHandle};
 
 use super::egress::{Egress, Stream};
 use crate::{
@@ -72,8 +72,16 @@ struct Waiting {
 /// A connection that HTTP is spoken on.
 struct Connection {
     sender: SendRequest<Body>,
+    wire: Arc<Wire>,
+}
+
+/// What a request and its socket know of each other past hyper, which owns the socket.
+#[derive(Default)]
+struct Wire {
     /// Whether a byte came since this was last forgotten.
-    received: Arc<AtomicBool>,
+    received: AtomicBool,
+    /// Whether the socket is to be closed with a reset.
+    reset: AtomicBool,
 }
 
 /// A connection that is one request's, until it is dropped.
@@ -138,8 +146,8 @@ impl Pool {
     /// A connection that nobody used before.
     async fn connect(&self, permit: OwnedSemaphorePermit, source: Source) -> Result<Lease, ConnectError> {
         let stream = self.egress.connect(source).await?;
-        let received = Arc::<AtomicBool>::default();
-        let socket = TokioIo::new(Socket { stream, received: Arc::clone(&received), _permit: permit });
+        let wire = Arc::<Wire>::default();
+        let socket = TokioIo::new(Socket { stream, wire: Arc::clone(&wire), _permit: permit });
         let (sender, connection) = http1::Builder::new()
             .max_headers(100)
             .max_buf_size(READ_BUFFER)
@@ -148,7 +156,7 @@ impl Pool {
             .map_err(ConnectError::Http)?;
         // Ends when the sender is dropped or the peer closes. Its error is told to the request that it hits.
         tokio::spawn(async move { connection.with_upgrades().await.ok() });
-        Ok(self.leased(Connection { sender, received }, source, Age::Fresh))
+        Ok(self.leased(Connection { sender, wire }, source, Age::Fresh))
     }
 
     fn leased(&self, connection: Connection, source: Source, age: Age) -> Lease {
@@ -170,13 +178,21 @@ impl Lease {
     /// From now on it is the next response that counts as received.
     pub(crate) fn forget_received(&self) {
         if let Some(connection) = &self.connection {
-            connection.received.store(false, Ordering::Release);
+            connection.wire.received.store(false, Ordering::Release);
+        }
+    }
+
+    /// The connection is closed with a reset when its response is given up: a server that only writes learns of
+    /// that by its next write, and of a plain close by the one after.
+    pub(crate) fn reset_when_dropped(&self) {
+        if let Some(connection) = &self.connection {
+            connection.wire.reset.store(true, Ordering::Release);
         }
     }
 
     /// Whether any byte of a response has come.
     pub(crate) fn has_received(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.received.load(Ordering::Acquire))
+        self.connection.as_ref().is_some_and(|connection| connection.wire.received.load(Ordering::Acquire))
     }
 }
 
@@ -263,8 +279,21 @@ fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
 /// A socket that counts as open until it is really closed, after an upgrade too.
 struct Socket {
     stream: Stream,
-    received: Arc<AtomicBool>,
+    wire: Arc<Wire>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.wire.reset.load(Ordering::Acquire) {
+            let tcp = match &self.stream {
+                Either::Left(tcp) => tcp,
+                Either::Right(tls) => tls.get_ref().0,
+            };
+            // An error: the peer was first.
+            tcp.set_zero_linger().ok();
+        }
+    }
 }
 
 impl AsyncRead for Socket {
@@ -276,7 +305,7 @@ impl AsyncRead for Socket {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.received.store(true, Ordering::Release);
+            self.wire.received.store(true, Ordering::Release);
         }
         read
     }

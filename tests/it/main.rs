@@ -8,6 +8,7 @@
 mod harness;
 mod harness_itself;
 
+mod budget;
 mod command_line;
 mod config_check;
 mod demo;

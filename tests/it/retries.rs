@@ -173,7 +173,7 @@ on_h1_and_h2! {
         let backend = Backend::builder().on("/api/v1/stream", |_| Reply::events()).start().await;
         let relay = relay_before(backend.address(), "max_streams = 1").await;
         let first = EventSource::open(&Arc::new(Client::https(&relay, version)), STREAM, &[]);
-        let _feed = backend.feed().await;
+        let feed = backend.feed().await;
         for _ in 0..10 {
             let client = Arc::new(Client::https(&relay, version));
             let held: Vec<_> = (0..50).map(|_| EventSource::open(&client, STREAM, &[])).collect();
@@ -184,8 +184,9 @@ on_h1_and_h2! {
         assert_eq!(backend.requests().len(), 1);
         tokio::time::sleep(Duration::from_secs(1)).await;
         // The place that is free now is nobody's who has gone.
+        drop(feed);
+        first.until("its end", |story| story.ended.len() == 1).await;
         drop(first);
-        backend.wait_open(0).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(backend.requests().len(), 1, "none of them is still waiting");
         let next = EventSource::open(&Arc::new(Client::https(&relay, version)), STREAM, &[]);
