@@ -2,6 +2,8 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,11 +12,17 @@ use std::{
 };
 
 use hyper::body::Incoming;
+use rustix::process::Signal;
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    Backend, Client, EventSource, Flask, Relay, Reply, Version, backend::BackendBuilder, client::next_chunk,
-    on_h1_and_h2, peers::free_address, process::raise_descriptor_limit, within,
+    Backend, Client, EventSource, Flask, Relay, Reply, Version,
+    backend::BackendBuilder,
+    client::next_chunk,
+    on_h1_and_h2,
+    peers::free_address,
+    process::{Process, raise_descriptor_limit},
+    within,
 };
 
 const STREAM: &str = "/api/v1/stream?authorization=Bearer%20t";
@@ -449,4 +457,86 @@ async fn held_streams_cost_little_memory() {
         println!("{version:?}: {each} bytes for each held stream");
         assert!(each < most, "{version:?}: {each} bytes for each held stream");
     }
+}
+
+/// Chromium with a page of `page`'s and an EventSource for the stream of `relay`; `None` where there is neither
+/// a browser nor CI, which must have one.
+fn chromium(page: &Relay, relay: &Relay) -> Option<Process> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+    let browser = std::env::var_os("CHROMIUM").unwrap_or_else(|| "/usr/bin/chromium".into());
+    if !Path::new(&browser).exists() || !tests.join("node_modules").exists() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no Chromium, or no tests/browser/node_modules: run tests/run"
+        );
+        println!("skipped: no Chromium, or no tests/browser/node_modules");
+        return None;
+    }
+    let mut command = Command::new("node");
+    command
+        .arg(tests.join("continuity.mjs"))
+        .arg(format!("https://{}/", page.authority()))
+        .arg(format!("https://{}{STREAM}", relay.authority()));
+    Some(Process::spawn(command))
+}
+
+/// Takes the backend away for `down`, and sees the browser's EventSource get what comes after.
+async fn chromium_keeps_its_stream(flask: Flask, chromium: &Process, down: Duration) -> Flask {
+    let address = flask.address();
+    let told = format!("before-{}", down.as_secs());
+    published(&flask, chromium, &told).await;
+    drop(flask);
+    tokio::time::sleep(down).await;
+    let flask = Flask::start_at(address, &[]).await;
+    published(&flask, chromium, &format!("after-{}", down.as_secs())).await;
+    assert!(
+        !chromium.lines().iter().any(|line| line == "state CLOSED"),
+        "the EventSource gave up: {:?}",
+        chromium.lines()
+    );
+    flask
+}
+
+/// Publishes `event` until the browser tells of it, with its EventSource open.
+async fn published(flask: &Flask, chromium: &Process, event: &str) {
+    let wanted = format!("event {event} OPEN");
+    let publishing = async {
+        loop {
+            flask.publish(event).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        _ = chromium.line(&wanted, |line| line == wanted) => {}
+        () = publishing => {}
+    }
+}
+
+#[tokio::test]
+async fn chromium_never_gives_a_stream_up() {
+    let flask = Flask::start(&[]).await;
+    let relay = relay_before(flask.address(), "").await;
+    let Some(mut chromium) = chromium(&relay, &relay) else { return };
+    let flask = chromium_keeps_its_stream(flask, &chromium, Duration::from_secs(3)).await;
+    if std::env::var_os("PARLEY_LONG").is_some() {
+        chromium_keeps_its_stream(flask, &chromium, Duration::from_secs(40)).await;
+    }
+    println!("{:?}", chromium.lines());
+    chromium.signal(Signal::TERM);
+    assert!(chromium.end().await.success());
+}
+
+#[tokio::test]
+async fn chromium_never_gives_a_stream_of_another_origin_up() {
+    let flask = Flask::start(&[]).await;
+    let page = relay_before(flask.address(), "").await;
+    let address = free_address();
+    let relay = relay_before(address, "").await;
+    // It is held from the start.
+    let Some(mut chromium) = chromium(&page, &relay) else { return };
+    chromium.line("its state", |line| line == "state OPEN").await;
+    let backend = Flask::start_at(address, &[]).await;
+    chromium_keeps_its_stream(backend, &chromium, Duration::from_secs(1)).await;
+    chromium.signal(Signal::TERM);
+    assert!(chromium.end().await.success());
 }
