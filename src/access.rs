@@ -244,10 +244,11 @@ impl http_body::Body for Logged {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
         if let Some(moving) = &this.moving {
-            moving.moved();
+            if polled.is_ready() { moving.moved() } else { moving.waiting() }
         }
+        let frame = std::task::ready!(polled);
         let entry = &mut this.entry;
         match &frame {
             None => entry.end = End::Whole,

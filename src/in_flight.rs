@@ -24,9 +24,11 @@ struct State {
     in_flight: AtomicUsize,
     /// When the last of them ended.
     ended: AtomicU64,
-    /// When each bounded response body last moved.
+    /// When each bounded response body last moved; `WAITING` while it is the backend that keeps it waiting.
     bodies: Mutex<Vec<Arc<AtomicU64>>>,
 }
+
+const WAITING: u64 = u64::MAX;
 
 /// A request that is being answered, until it is dropped.
 #[derive(Debug)]
@@ -106,9 +108,14 @@ impl InFlight {
 }
 
 impl Moving {
-    /// Notes that the client took some of it.
+    /// Notes that the client was given some of it.
     pub(crate) fn moved(&self) {
         self.last.store(self.requests.now(), Ordering::Relaxed);
+    }
+
+    /// Notes that the client would take more, and there is none yet: what is upstream has deadlines of its own.
+    pub(crate) fn waiting(&self) {
+        self.last.store(WAITING, Ordering::Relaxed);
     }
 }
 
@@ -156,6 +163,12 @@ mod tests {
         moving.moved();
         assert!(!requests.stalled(60 * SECOND));
         tokio::time::advance(SECOND).await;
+        assert!(requests.stalled(60 * SECOND));
+        stuck.waiting();
+        assert!(!requests.stalled(60 * SECOND));
+        stuck.moved();
+        tokio::time::advance(60 * SECOND).await;
+        moving.moved();
         assert!(requests.stalled(60 * SECOND));
         drop(stuck);
         assert!(!requests.stalled(60 * SECOND));

@@ -158,6 +158,8 @@ impl Upstream {
             sender: Arc::clone(&self.sender),
             slots: Arc::clone(&streams.slots),
             hold_for: streams.hold_for,
+            bounded_by: streams.bounded_by,
+            drain: streams.drain.clone(),
             client: asked.client.clone(),
             request: Request::from_parts(parts, ()),
         };
@@ -207,9 +209,9 @@ impl Upstream {
                 return Body::empty();
             }
             let download = Download::new(incoming, limit, idle, lease);
-            match slot {
-                Some(slot) => Body::stream(Live::new(download, slot)),
-                None => Body::stream(download),
+            match (slot, &self.streams) {
+                (Some(slot), Some(streams)) => Body::stream(Live::new(download, slot, &streams.drain)),
+                (_, None) | (None, _) => Body::stream(download),
             }
         }))
     }

@@ -35,6 +35,8 @@ pub(crate) struct Relay {
     permits: Arc<Semaphore>,
     /// Connections, and the tunnels that outlive their request.
     connections: TaskTracker,
+    /// Cancelled when the relay is to end.
+    drain: CancellationToken,
     /// How long open requests may take once the drain has begun.
     drain_for: Duration,
 }
@@ -69,7 +71,7 @@ impl Relay {
     pub(crate) fn bind(config: Config) -> Result<Self, StartError> {
         let Config { uri_prefix, server, tls, backend, upstream_proxy, frontend, limits, log, rules } =
             config;
-        let connections = TaskTracker::new();
+        let (connections, drain) = (TaskTracker::new(), CancellationToken::new());
         let plan = Plan {
             uri_prefix,
             rules,
@@ -82,7 +84,7 @@ impl Relay {
             max_content_length: server.max_content_length.0,
             idle_body: limits.idle_body,
         };
-        let sites = Sites::new(Site::build(plan, &connections).map_err(StartError::Site)?);
+        let sites = Sites::new(Site::build(plan, &connections, &drain).map_err(StartError::Site)?);
         let service = |purpose| Service {
             purpose,
             sites: sites.clone(),
@@ -127,7 +129,7 @@ impl Relay {
             }
         };
         let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listeners, keeper, permits, connections, drain_for: limits.drain })
+        Ok(Self { listeners, keeper, permits, connections, drain, drain_for: limits.drain })
     }
 
     /// Where the main listener listens.
@@ -144,7 +146,7 @@ impl Relay {
     /// Serves until a signal asks it to end, or something that must not end does.
     pub(crate) async fn run(self) -> Result<Ended, StartError> {
         let mut termination = signal::Termination::listen().map_err(StartError::Signals)?;
-        let drain = CancellationToken::new();
+        let drain = self.drain;
         let mut accepting = JoinSet::new();
         for (listener, service) in self.listeners {
             if let Ok(address) = listener.local_addr() {
@@ -158,7 +160,8 @@ impl Relay {
 
         let ended = tokio::select! {
             signal = termination.received() => {
-                tracing::info!(%signal, open = self.connections.len(), "draining");
+                let (open, limit) = (self.connections.len(), self.drain_for);
+                tracing::info!(%signal, open, ?limit, "ending when what is open has ended; again ends at once");
                 Ended::Drained
             }
             Some(ended) = accepting.join_next() => {
@@ -176,9 +179,9 @@ impl Relay {
         self.connections.close();
         let deadline = Instant::now() + self.drain_for;
         tokio::select! {
-            () = self.connections.wait() => tracing::info!("drained"),
+            () = self.connections.wait() => tracing::info!("ended"),
             () = tokio::time::sleep_until(deadline) => {
-                tracing::warn!(open = self.connections.len(), "drain limit reached; closing what is open");
+                tracing::warn!(open = self.connections.len(), "the limit is reached; closing what is open");
             }
             signal = termination.received() => tracing::warn!(%signal, "ending at once"),
         }

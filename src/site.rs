@@ -9,7 +9,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::AccessLog,
@@ -20,7 +20,7 @@ use crate::{
     proxy::{
         Bounds, Upstream,
         egress::{self, Egress},
-        event_stream::Streams,
+        event_stream::{Bound, Streams},
         health::Health,
         identity::Identity,
         pool::Pool,
@@ -82,8 +82,13 @@ pub(crate) enum SiteError {
 }
 
 impl Site {
-    /// Builds a site; must run inside the runtime, which the pools sweep themselves on.
-    pub(crate) fn build(plan: Plan, tunnels: &TaskTracker) -> Result<Self, SiteError> {
+    /// Builds a site whose tunnels are tracked and whose streams end with `drain`; must run inside the runtime,
+    /// which the pools sweep themselves on.
+    pub(crate) fn build(
+        plan: Plan,
+        tunnels: &TaskTracker,
+        drain: &CancellationToken,
+    ) -> Result<Self, SiteError> {
         let Plan { uri_prefix, rules, backend, upstream_proxy, frontend, trust, hsts, access, .. } = plan;
         let web = Arc::new(egress::web_roots());
         let roots = match &backend.ca_file {
@@ -114,6 +119,8 @@ impl Site {
         let streams = (!timeouts.hold.is_zero()).then(|| Streams {
             slots: Arc::new(Semaphore::new(stream_budget(&backend))),
             hold_for: timeouts.hold,
+            drain: drain.clone(),
+            bounded_by: if backend.max_streams.is_some() { Bound::Origin } else { Bound::Connections },
         });
         let to_backend = sender(&backend.url, &roots, identity)?;
         let elsewhere = |url: FrontendUrl| {

@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &DemoArgs) -> ExitCode {
         Err(error) => return super::refuse(&error),
     };
     log::start(&config.log);
-    run::serve(&runtime, async {
+    run::serve(runtime, async {
         let relay = Relay::bind(config)?;
         welcome(&relay, &storage);
         tokio::select! {

@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
         tracing::warn!("{warning}");
     }
     match runtime() {
-        Ok(runtime) => serve(&runtime, async { Relay::bind(config)?.run().await }),
+        Ok(runtime) => serve(runtime, async { Relay::bind(config)?.run().await }),
         Err(code) => code,
     }
 }
@@ -36,8 +36,11 @@ pub(super) fn runtime() -> Result<Runtime, ExitCode> {
 }
 
 /// Runs a relay to its end, and tells how it ended.
-pub(super) fn serve(runtime: &Runtime, relay: impl Future<Output = Result<Ended, StartError>>) -> ExitCode {
-    match runtime.block_on(relay) {
+pub(super) fn serve(runtime: Runtime, relay: impl Future<Output = Result<Ended, StartError>>) -> ExitCode {
+    let ended = runtime.block_on(relay);
+    // What is open after the drain had its time: nothing waits for it.
+    runtime.shutdown_background();
+    match ended {
         Ok(Ended::Drained) => ExitCode::SUCCESS,
         Ok(Ended::Broken) => ExitCode::from(EXIT_INTERNAL),
         Err(error) => {

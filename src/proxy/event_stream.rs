@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ORIGIN, RETRY_AFTER},
 };
 use http_body::Frame;
 use http_body_util::BodyExt;
@@ -23,6 +23,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, Interval, MissedTickBehavior},
 };
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     health::Counted,
@@ -40,12 +41,29 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from
 /// When a browser comes back: spread, so that a thousand do not come in one instant.
 const COME_BACK: std::ops::Range<Duration> = Duration::from_millis(500)..Duration::from_secs(3);
 
+/// How long a stream that its client has left still counts where streams are bounded: its Waitress thread ends with the second write after
+/// a reset (measured; the third after a plain close), and Sova writes a comment every 10 s. If it did not count, a
+/// reload of every tab would take the threads that are left to ordinary requests.
+const LINGER: Duration = Duration::from_secs(20);
+
 /// How event streams of an origin are kept.
 pub(crate) struct Streams {
     /// One permit for each stream that the origin feeds.
     pub(crate) slots: Arc<Semaphore>,
     /// How long a stream waits for the origin.
     pub(crate) hold_for: Duration,
+    pub(crate) bounded_by: Bound,
+    /// Says when the relay ends: streams end first, since they never would by themselves.
+    pub(crate) drain: CancellationToken,
+}
+
+/// What runs out first when an origin feeds too many streams.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Bound {
+    /// Our connections to it: one is free as soon as it is closed.
+    Connections,
+    /// What it feeds them with, such as threads: free when it has noticed.
+    Origin,
 }
 
 /// A stream that a client asked for, to be opened as often as it takes.
@@ -53,6 +71,8 @@ pub(super) struct Wanted {
     pub(super) sender: Arc<Sender>,
     pub(super) slots: Arc<Semaphore>,
     pub(super) hold_for: Duration,
+    pub(super) bounded_by: Bound,
+    pub(super) drain: CancellationToken,
     pub(super) client: Client,
     /// Without a body.
     pub(super) request: Request<()>,
@@ -70,7 +90,8 @@ pub(super) enum Tried {
 
 /// A stream's share of the budget, counted.
 pub(super) struct Slot {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
+    bounded_by: Bound,
     _live: Counted,
 }
 
@@ -103,7 +124,8 @@ impl Wanted {
         };
         match answer.0.status() {
             StatusCode::OK if super::is_event_stream(answer.0.headers()) => {
-                Tried::Live(answer, Slot { _permit: permit, _live: self.sender.health.live().count() })
+                let (bounded_by, live) = (self.bounded_by, self.sender.health.live().count());
+                Tried::Live(answer, Slot { permit, bounded_by, _live: live })
             }
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
                 Tried::Later(Later::Paced)
@@ -117,12 +139,27 @@ impl Wanted {
 
     /// The answer to a stream that cannot be opened yet: 200, and a body that goes on trying.
     pub(super) fn hold(self, later: Later) -> Response<Body> {
+        let is_cross_origin = self.request.headers().contains_key(ORIGIN);
         let (frames, receiver) = mpsc::channel(1);
         let held = Held { driver: Some(Box::pin(drive(self, later, frames))), frames: receiver };
         let mut response = Response::new(Body::stream(held));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        if is_cross_origin {
+            // Without it another site's EventSource is lost for good; our comments are no secret. What the
+            // backend says is passed on only where it allows that itself.
+            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
         response
+    }
+
+    /// SECURITY: whether the page that asked may read a stream with these headers, as a browser decides it.
+    fn may_be_read(&self, headers: &HeaderMap) -> bool {
+        self.request.headers().get(ORIGIN).is_none_or(|origin| {
+            headers
+                .get(ACCESS_CONTROL_ALLOW_ORIGIN)
+                .is_some_and(|allowed| allowed == "*" || allowed == origin)
+        })
     }
 }
 
@@ -165,7 +202,8 @@ async fn drive(wanted: Wanted, mut later: Later, frames: mpsc::Sender<Bytes>) {
             }
             // The semaphore is never closed.
             match Arc::clone(&wanted.slots).acquire_owned().await {
-                Ok(permit) => wanted.attempt_with(permit).await,
+                // Boxed: a stream that waits does not carry the room that a try takes (measured: 5 KB of 7).
+                Ok(permit) => Box::pin(wanted.attempt_with(permit)).await,
                 Err(_) => Tried::Later(Later::Paced),
             }
         };
@@ -173,10 +211,13 @@ async fn drive(wanted: Wanted, mut later: Later, frames: mpsc::Sender<Bytes>) {
             tried = comments.during(next) => tried,
             // The browser comes back, and its stream is held anew.
             () = &mut give_up => return,
+            () = wanted.drain.cancelled() => return,
         };
         match tried {
+            Tried::Live((response, _), _) if !wanted.may_be_read(response.headers()) => return,
             Tried::Live((response, lease), slot) => {
-                break Live::new(Download::new(response.into_body(), None, None, lease), slot);
+                let download = Download::new(response.into_body(), None, None, lease);
+                break Live::new(download, slot, &wanted.drain);
             }
             // The browser comes back to get this answer itself: a 200 has been said already.
             Tried::Other(_) => return,
@@ -242,17 +283,21 @@ impl http_body::Body for Held {
     }
 }
 
-/// A backend's stream. When the backend breaks it, it ends well, and the browser is told when to come back.
+/// A backend's stream. When the backend breaks it, or the relay ends, it ends well, and the browser is told when to
+/// come back.
 pub(super) struct Live {
     /// `None` once it has ended.
     inner: Option<Download>,
     tail: Tail,
-    _slot: Slot,
+    drained: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Taken in `drop` alone.
+    slot: Option<Slot>,
 }
 
 impl Live {
-    pub(super) fn new(inner: Download, slot: Slot) -> Self {
-        Self { inner: Some(inner), tail: Tail::default(), _slot: slot }
+    pub(super) fn new(inner: Download, slot: Slot, drain: &CancellationToken) -> Self {
+        let drained = Box::pin(drain.clone().cancelled_owned());
+        Self { inner: Some(inner), tail: Tail::default(), drained, slot: Some(slot) }
     }
 }
 
@@ -267,7 +312,15 @@ impl http_body::Body for Live {
         let Some(inner) = &mut self.inner else {
             return Poll::Ready(None);
         };
-        match ready!(Pin::new(inner).poll_frame(cx)) {
+        let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
+            ready!(self.drained.as_mut().poll(cx));
+            if !self.tail.is_between_events() {
+                return Poll::Pending;
+            }
+            self.inner = None;
+            return Poll::Ready(Some(Ok(Frame::data(come_back()))));
+        };
+        match frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     self.tail.push(data);
@@ -285,6 +338,20 @@ impl http_body::Body for Live {
                 let last = self.tail.is_between_events().then(|| Ok(Frame::data(come_back())));
                 Poll::Ready(last)
             }
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let (Some(inner), Some(slot)) = (self.inner.take(), self.slot.take()) else { return };
+        inner.abandon();
+        if slot.bounded_by == Bound::Origin {
+            let permit = slot.permit;
+            tokio::spawn(async move {
+                tokio::time::sleep(LINGER).await;
+                drop(permit);
+            });
         }
     }
 }

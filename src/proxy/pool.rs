@@ -5,7 +5,10 @@ use std::{
     collections::VecDeque,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -16,7 +19,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
 };
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{either::Either, task::AbortOnDropHandle};
 
 use super::{
     egress::{Egress, Stream},
@@ -55,19 +58,34 @@ struct Shelf {
 }
 
 struct Idle {
-    sender: SendRequest<Body>,
+    connection: Connection,
     source: Source,
     since: Instant,
 }
 
 struct Waiting {
     source: Source,
-    give: oneshot::Sender<SendRequest<Body>>,
+    give: oneshot::Sender<Connection>,
+}
+
+/// A connection that HTTP is spoken on.
+struct Connection {
+    sender: SendRequest<Body>,
+    wire: Arc<Wire>,
+}
+
+/// What a request and its socket know of each other past hyper, which owns the socket.
+#[derive(Default)]
+struct Wire {
+    /// Whether a byte came since this was last forgotten.
+    received: AtomicBool,
+    /// Whether the socket is to be closed with a reset.
+    reset: AtomicBool,
 }
 
 /// A connection that is one request's, until it is dropped.
 pub(crate) struct Lease {
-    sender: Option<SendRequest<Body>>,
+    connection: Option<Connection>,
     source: Source,
     shelf: Arc<Mutex<Shelf>>,
     age: Age,
@@ -106,8 +124,8 @@ impl Pool {
     /// A connection from `source`: an idle one, a new one, or the first that another request gives back. Where
     /// the bound is reached, the oldest idle connection of another source makes room.
     pub(crate) async fn lease(&self, source: Source) -> Result<Lease, RequestError> {
-        if let Some(sender) = lock(&self.shelf).take_idle(source) {
-            return Ok(self.leased(sender, source, Age::Reused));
+        if let Some(connection) = lock(&self.shelf).take_idle(source) {
+            return Ok(self.leased(connection, source, Age::Reused));
         }
         let permit = match Arc::clone(&self.sockets).try_acquire_owned() {
             Ok(permit) => permit,
@@ -115,7 +133,7 @@ impl Pool {
                 let given = lock(&self.shelf).enqueue(source);
                 tokio::select! {
                     biased;
-                    Ok(sender) = given => return Ok(self.leased(sender, source, Age::Reused)),
+                    Ok(connection) = given => return Ok(self.leased(connection, source, Age::Reused)),
                     Ok(permit) = Arc::clone(&self.sockets).acquire_owned() => permit,
                     () = tokio::time::sleep(self.queue_for) => return Err(RequestError::Busy),
                 }
@@ -127,7 +145,8 @@ impl Pool {
     /// A connection that nobody used before.
     async fn connect(&self, permit: OwnedSemaphorePermit, source: Source) -> Result<Lease, ConnectError> {
         let stream = self.egress.connect(source).await?;
-        let socket = TokioIo::new(Socket { stream, deaf: false, _permit: permit });
+        let wire = Arc::<Wire>::default();
+        let socket = TokioIo::new(Socket { stream, wire: Arc::clone(&wire), deaf: false, _permit: permit });
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BUFFER)
             .handshake(socket)
@@ -135,11 +154,11 @@ impl Pool {
             .map_err(ConnectError::Http)?;
         // Ends when the sender is dropped or the peer closes. Its error is told to the request that it hits.
         tokio::spawn(async move { connection.with_upgrades().await.ok() });
-        Ok(self.leased(sender, source, Age::Fresh))
+        Ok(self.leased(Connection { sender, wire }, source, Age::Fresh))
     }
 
-    fn leased(&self, sender: SendRequest<Body>, source: Source, age: Age) -> Lease {
-        Lease { sender: Some(sender), source, shelf: Arc::clone(&self.shelf), age }
+    fn leased(&self, connection: Connection, source: Source, age: Age) -> Lease {
+        Lease { connection: Some(connection), source, shelf: Arc::clone(&self.shelf), age }
     }
 }
 
@@ -151,7 +170,27 @@ impl Lease {
     /// The connection itself.
     pub(crate) fn sender(&mut self) -> &mut SendRequest<Body> {
         // Taken in `drop` alone.
-        self.sender.as_mut().expect("a lease holds its connection until it is dropped")
+        &mut self.connection.as_mut().expect("a lease holds its connection until it is dropped").sender
+    }
+
+    /// From now on it is the next response that counts as received.
+    pub(crate) fn forget_received(&self) {
+        if let Some(connection) = &self.connection {
+            connection.wire.received.store(false, Ordering::Release);
+        }
+    }
+
+    /// The connection is closed with a reset when its response is given up: a server that only writes learns of
+    /// that by its next write, and of a plain close by the one after.
+    pub(crate) fn reset_when_dropped(&self) {
+        if let Some(connection) = &self.connection {
+            connection.wire.reset.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether any byte of a response has come.
+    pub(crate) fn has_received(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.wire.received.load(Ordering::Acquire))
     }
 }
 
@@ -159,20 +198,20 @@ impl Drop for Lease {
     /// Gives the connection back once its exchange is whole. One whose response was not read to its end is
     /// closed by hyper, and never ready again.
     fn drop(&mut self) {
-        let Some(mut sender) = self.sender.take() else {
+        let Some(mut connection) = self.connection.take() else {
             return;
         };
-        if sender.is_closed() {
+        if connection.sender.is_closed() {
             return;
         }
-        if sender.is_ready() {
-            lock(&self.shelf).put(sender, self.source);
+        if connection.sender.is_ready() {
+            lock(&self.shelf).put(connection, self.source);
             return;
         }
         let (shelf, source) = (Arc::clone(&self.shelf), self.source);
         tokio::spawn(async move {
-            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, sender.ready()).await {
-                lock(&shelf).put(sender, source);
+            if let Ok(Ok(())) = tokio::time::timeout(SETTLE, connection.sender.ready()).await {
+                lock(&shelf).put(connection, source);
             }
         });
     }
@@ -180,18 +219,18 @@ impl Drop for Lease {
 
 impl Shelf {
     /// The connection of `source` that was used last, if there is one that is still open.
-    fn take_idle(&mut self, source: Source) -> Option<SendRequest<Body>> {
+    fn take_idle(&mut self, source: Source) -> Option<Connection> {
         loop {
             let at = self.idle.iter().rposition(|idle| idle.source == source)?;
             let idle = self.idle.remove(at)?;
-            if idle.sender.is_ready() {
-                return Some(idle.sender);
+            if idle.connection.sender.is_ready() {
+                return Some(idle.connection);
             }
         }
     }
 
     /// Waits for a connection, and closes the oldest idle one: the room that it leaves is the first in the queue's.
-    fn enqueue(&mut self, source: Source) -> oneshot::Receiver<SendRequest<Body>> {
+    fn enqueue(&mut self, source: Source) -> oneshot::Receiver<Connection> {
         // Those that gave up are not taken out when they do.
         self.queue.retain(|waiting| !waiting.give.is_closed());
         self.idle.pop_front();
@@ -202,20 +241,20 @@ impl Shelf {
 
     /// Keeps a connection, or hands it to the first that waits for one from its source. If only others wait it
     /// is closed, which makes room for theirs.
-    fn put(&mut self, mut sender: SendRequest<Body>, source: Source) {
+    fn put(&mut self, mut connection: Connection, source: Source) {
         self.queue.retain(|waiting| !waiting.give.is_closed());
         while let Some(at) = self.queue.iter().position(|waiting| waiting.source == source) {
             let Some(waiting) = self.queue.remove(at) else {
                 break;
             };
-            match waiting.give.send(sender) {
+            match waiting.give.send(connection) {
                 Ok(()) => return,
                 // It got a connection in another way, or gave up.
-                Err(back) => sender = back,
+                Err(back) => connection = back,
             }
         }
         if self.queue.is_empty() {
-            self.idle.push_back(Idle { sender, source, since: Instant::now() });
+            self.idle.push_back(Idle { connection, source, since: Instant::now() });
         }
     }
 }
@@ -224,7 +263,9 @@ async fn sweep(shelf: Arc<Mutex<Shelf>>, idle_for: Duration) {
     let mut tick = tokio::time::interval(idle_for.min(Duration::from_secs(5)));
     loop {
         tick.tick().await;
-        lock(&shelf).idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < idle_for);
+        lock(&shelf)
+            .idle
+            .retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < idle_for);
     }
 }
 
@@ -240,7 +281,21 @@ struct Socket {
     /// read it to its end. hyper would let go of that answer for the sake of the failed write, so what it
     /// still writes goes nowhere, and what it reads decides.
     deaf: bool,
+    wire: Arc<Wire>,
     _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.wire.reset.load(Ordering::Acquire) {
+            let tcp = match &self.stream {
+                Either::Left(tcp) => tcp,
+                Either::Right(tls) => tls.get_ref().0,
+            };
+            // An error: the peer was first.
+            tcp.set_zero_linger().ok();
+        }
+    }
 }
 
 impl Socket {
@@ -263,7 +318,12 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.wire.received.store(true, Ordering::Release);
+        }
+        read
     }
 }
 

@@ -61,7 +61,12 @@ impl Sender {
                             self.health.answered();
                             return Ok(answer);
                         }
-                        Err(Failed { error, again: Again::Not }) => return Err(error),
+                        Err(Failed { error, again: Again::Not }) => {
+                            if let RequestError::Exchange(_) = &error {
+                                self.health.broke_off(&error);
+                            }
+                            return Err(error);
+                        }
                         // The pooled connection was closed while nobody looked: another will do, at once.
                         Err(Failed { again: Again::Unsent(unsent), .. }) if age == Age::Reused => {
                             request = unsent;
@@ -79,11 +84,14 @@ impl Sender {
                 }
                 Err(error) => error,
             };
-            if !matches!(error, RequestError::Connect(_) | RequestError::Exchange(_)) {
+            if let RequestError::Connect(_) = &error {
+                self.health.refused(&error);
+            } else if let RequestError::Exchange(_) = &error {
+                self.health.broke_off(&error);
+            } else {
                 // It waited for its turn as long as it may.
                 return Err(error);
             }
-            self.health.failed(&error);
             let next = Instant::now() + pace.next();
             if next >= give_up {
                 return Err(error);
@@ -113,18 +121,21 @@ impl Sender {
         repeat: Repeat,
     ) -> Result<Answer, Failed> {
         let copy = if repeat == Repeat::Once { copy(&request) } else { None };
+        lease.forget_received();
         let sending = lease.sender().try_send_request(request);
         match self.in_time(progress, sending).await {
             None => Err(Failed { error: RequestError::ResponseTimeout, again: Again::Not }),
             Some(Ok(response)) => Ok((response, lease)),
-            Some(Err(failed)) => Err(Failed::of(failed, copy)),
+            // With a byte of the response there, the backend has answered, whatever it was to be.
+            Some(Err(failed)) => Err(Failed::of(failed, copy.filter(|_| !lease.has_received()))),
         }
     }
 
-    /// Bounds the wait for a response's head, counted from when the request last moved.
+    /// Bounds the wait for a response's head, counted from when the request last moved. What it waited for
+    /// before, a connection or the backend's return, has bounds of its own.
     async fn in_time<T>(&self, progress: &Progress, sending: impl Future<Output = T>) -> Option<T> {
         let mut sending = std::pin::pin!(sending);
-        let mut seen = progress.last();
+        let mut seen = progress.last().max(Instant::now());
         loop {
             match tokio::time::timeout_at(seen + self.response_within, &mut sending).await {
                 Ok(outcome) => return Some(outcome),

@@ -144,12 +144,17 @@ pub(crate) struct Download {
     /// `None` for an event stream, which may be silent for as long as it likes.
     patience: Option<Patience>,
     /// Dropped after `inner`, so that a body that was not read to its end has closed its connection by then.
-    _lease: Lease,
+    lease: Lease,
 }
 
 impl Download {
     pub(crate) fn new(inner: Incoming, limit: Option<u64>, idle: Option<Duration>, lease: Lease) -> Self {
-        Self { inner, left: limit, patience: idle.map(Patience::new), _lease: lease }
+        Self { inner, left: limit, patience: idle.map(Patience::new), lease }
+    }
+
+    /// Gives up what has not come yet, for good: the backend is to notice as soon as it can.
+    pub(crate) fn abandon(self) {
+        self.lease.reset_when_dropped();
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod client;
+pub(crate) mod event_source;
 pub(crate) mod frames;
 pub(crate) mod peers;
 pub(crate) mod pki;
@@ -13,6 +14,7 @@ use std::{future::Future, time::Duration};
 
 pub(crate) use backend::{Backend, Reply};
 pub(crate) use client::{Answer, Client, Version};
+pub(crate) use event_source::EventSource;
 pub(crate) use frames::Frames;
 pub(crate) use peers::{Flask, Microsocks, Tinyproxy};
 pub(crate) use pki::Pki;

@@ -8,17 +8,21 @@
 mod harness;
 mod harness_itself;
 
+mod budget;
 mod command_line;
 mod config_check;
 mod connections;
 mod demo;
+mod event_stream;
 mod forwarding;
 mod frontend;
 mod headers;
+mod identity;
 mod logs;
 mod manual;
 mod paths;
 mod redirect;
+mod retries;
 mod routing;
 mod shutdown;
 mod size;

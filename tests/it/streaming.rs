@@ -8,7 +8,9 @@ use http_body_util::BodyExt;
 use crate::harness::{
     Backend, Client, Flask, Raw, Relay, Reply, Version,
     client::{count, next_chunk},
-    on_h1_and_h2, raw, within,
+    on_h1_and_h2,
+    process::raise_descriptor_limit,
+    raw, within,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -281,14 +283,4 @@ async fn a_thousand_streams_live_at_once() {
     for feed in feeds {
         feed.closed().await;
     }
-}
-
-/// The streams take two descriptors each here, and two in the relay, which inherits the limit.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).unwrap();
-    let enough = limit.maximum.is_none_or(|maximum| maximum >= 4096);
-    assert!(enough, "a thousand streams need 4096 descriptors, and only {:?} are allowed", limit.maximum);
 }

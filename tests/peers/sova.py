@@ -5,6 +5,7 @@ Prints `port N` when it listens. Every request is kept for `/_seen`, which a tes
 
 import argparse
 import collections
+import functools
 import hashlib
 import io
 import queue
@@ -19,14 +20,16 @@ arguments = argparse.ArgumentParser()
 arguments.add_argument("--prefix", default="", help="the secret first path segment")
 arguments.add_argument("--proxy", action="store_true", help="believe a proxy's headers, as Sova's proxy = true")
 arguments.add_argument("--heartbeat", type=float, default=10, help="seconds between comments on a stream")
+arguments.add_argument("--stream-window", type=float, help="10 stream starts an address in so many seconds; Sova: 60")
+arguments.add_argument("--port", type=int, default=0)
+arguments.add_argument("--threads", type=int, default=32, help="Sova's default")
+arguments.add_argument("--connections", type=int, default=100, help="Waitress' connection_limit; its default")
 options = arguments.parse_args()
 
-SIGNUPS, WINDOW = 10, 120
 app = Flask(__name__, static_folder=None)
 sova = Blueprint("sova", __name__)
 lock = threading.Lock()
 seen = []
-signups = collections.defaultdict(collections.deque)
 subscribers = []
 
 
@@ -39,6 +42,39 @@ def keep():
             seen.append(
                 {"method": request.method, "path": request.path, "endpoint": request.endpoint, "files": files}
             )
+
+
+def limited(limit, window):
+    """At most so many requests of an address in so many seconds, told as Sova tells it: in Unix seconds."""
+    resets = collections.defaultdict(collections.deque)
+
+    def decorate(view):
+        @functools.wraps(view)
+        def wrapper(**values):
+            now = int(time.time())
+            with lock:
+                own = resets[request.remote_addr]
+                while own and own[0] < now:
+                    own.popleft()
+                headers = {"X-RateLimit-Limit": limit, "X-RateLimit-Remaining": max(limit - len(own) - 1, 0)}
+                if len(own) >= limit:
+                    headers["X-RateLimit-Reset"] = own[0]
+                    return jsonify(success=False, ratelimit=True, type="ip"), 429, headers
+                own.append(int(now + window))
+                headers["X-RateLimit-Reset"] = own[0]
+            response = app.make_response(view(**values))
+            response.headers.extend(headers)
+            return response
+
+        return wrapper
+
+    return decorate
+
+
+@sova.after_request
+def allow_other_origins(response):
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    return response
 
 
 @app.get("/_seen")
@@ -77,15 +113,8 @@ def me():
 
 
 @sova.post("/api/v1/signup")
+@limited(10, 120)
 def signup():
-    now = time.monotonic()
-    with lock:
-        times = signups[request.remote_addr]
-        while times and times[0] < now - WINDOW:
-            times.popleft()
-        if len(times) >= SIGNUPS:
-            return jsonify(error="too many requests"), 429
-        times.append(now)
     return jsonify(address=request.remote_addr), 201
 
 
@@ -100,6 +129,7 @@ def secret():
 
 
 @sova.get("/api/v1/stream")
+@(limited(10, options.stream_window) if options.stream_window else lambda view: view)
 def stream():
     """Holds its thread for as long as the client stays."""
     events = queue.Queue()
@@ -182,6 +212,8 @@ app.register_blueprint(sova, url_prefix=prefix or None)
 if options.proxy:
     app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1, x_host=1, x_port=1, x_prefix=1)
 
-server = create_server(app, host="127.0.0.1", port=0, threads=32)
+server = create_server(
+    app, host="127.0.0.1", port=options.port, threads=options.threads, connection_limit=options.connections
+)
 print("port", server.effective_port, flush=True)
 server.run()

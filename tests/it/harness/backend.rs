@@ -59,6 +59,8 @@ pub(crate) struct Recorded {
     pub(crate) ended: Option<Instant>,
     /// Which connection it came on, counted from 1.
     pub(crate) connection: usize,
+    /// The other end of that connection.
+    pub(crate) peer: SocketAddr,
     /// Whether the relay closed before the response was out.
     pub(crate) abandoned: bool,
     pub(crate) trailers: String,
@@ -189,7 +191,7 @@ impl Drop for Backend {
 async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     // Dropped with this task, which ends every connection.
     let mut connections = tokio::task::JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
+    while let Ok((stream, peer)) = listener.accept().await {
         stream.set_nodelay(true).unwrap();
         let number = shared.opened.fetch_add(1, Ordering::Relaxed) + 1;
         let guard = OpenGuard::new(Arc::clone(&shared));
@@ -197,11 +199,11 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
         connections.spawn(async move {
             let shared = Arc::clone(&guard.0);
             match tls {
-                None => connection::serve(Box::new(stream), &shared, number).await,
+                None => connection::serve(Box::new(stream), &shared, (number, peer)).await,
                 Some(tls) => {
                     // An error: the relay refused our certificate, which is what some tests want.
                     if let Ok(stream) = tls.accept(stream).await {
-                        connection::serve(Box::new(stream), &shared, number).await;
+                        connection::serve(Box::new(stream), &shared, (number, peer)).await;
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! One client for HTTP/1.1 and HTTP/2, so that a case can be run with both.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +17,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::{Mutex, mpsc},
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Client {
     version: Version,
     address: SocketAddr,
     authority: String,
+    /// Where it connects from; `None`: the system chooses.
+    source: Option<IpAddr>,
     /// `None`: plain HTTP.
     tls: Option<Arc<ClientConfig>>,
     shared: Mutex<Option<http2::SendRequest<Body>>>,
@@ -76,6 +78,7 @@ impl Client {
             version,
             address,
             authority: relay.authority(),
+            source: None,
             tls: Some(relay.tls_client(&[alpn])),
             shared: Mutex::new(None),
         }
@@ -87,9 +90,15 @@ impl Client {
             version: Version::Http1,
             address,
             authority: format!("localhost:{}", address.port()),
+            source: None,
             tls: None,
             shared: Mutex::new(None),
         }
+    }
+
+    /// Plain HTTP/1.1, from one of this machine's addresses.
+    pub(crate) fn http_from(source: IpAddr, address: SocketAddr) -> Self {
+        Self { source: Some(source), ..Self::http(address) }
     }
 
     pub(crate) fn call(&self, method: &str, target: &str) -> Call<'_> {
@@ -136,13 +145,22 @@ impl Client {
 
     async fn connect(&self) -> Box<dyn raw::Stream> {
         match &self.tls {
-            None => Box::new(TcpStream::connect(self.address).await.unwrap()),
+            None => Box::new(self.dial().await.unwrap()),
             Some(config) => Box::new(
                 raw::handshake(self.address, Arc::clone(config), "localhost")
                     .await
                     .expect("the relay completes the handshake"),
             ),
         }
+    }
+}
+
+impl Client {
+    async fn dial(&self) -> std::io::Result<TcpStream> {
+        let Some(source) = self.source else { return TcpStream::connect(self.address).await };
+        let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind((source, 0).into())?;
+        socket.connect(self.address).await
     }
 }
 

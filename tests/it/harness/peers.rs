@@ -56,8 +56,21 @@ impl Flask {
         Self { address: SocketAddr::from(([127, 0, 0, 1], port)), _process: process }
     }
 
+    /// Starts it again where another was that is gone.
+    pub(crate) async fn start_at(address: SocketAddr, args: &[&str]) -> Self {
+        let port = address.port().to_string();
+        Self::start(&[&["--port", &port], args].concat()).await
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Sends an event to every stream, past the relay, and says how many there were.
+    pub(crate) async fn publish(&self, event: &str) -> u64 {
+        let client = Client::http(self.address);
+        let answer = client.call("POST", "/api/v1/events").body(event.to_owned()).send().await;
+        answer.json()["streams"].as_u64().unwrap()
     }
 
     /// What it was asked since the last time, past the relay.

@@ -121,3 +121,13 @@ fn collect(output: impl Read + Send + 'static, sender: watch::Sender<Vec<String>
         }
     });
 }
+
+/// Lets this process, and the relay that inherits it, open as many descriptors as the system allows.
+pub(crate) fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let enough = limit.maximum.is_none_or(|maximum| maximum >= 4096);
+    assert!(enough, "thousands of streams need 4096 descriptors, and only {:?} are allowed", limit.maximum);
+}

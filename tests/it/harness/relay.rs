@@ -241,6 +241,11 @@ pub(crate) async fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> O
     Relay::with_args(args).run().await
 }
 
+/// Runs `check` on a config file that is exactly `text`.
+pub(crate) async fn run_check(text: &str) -> Output {
+    Relay::with_args(["check"]).file("relay.toml", text).arg("{dir}/relay.toml").run().await
+}
+
 /// What a relay that has ended wrote to standard error.
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()

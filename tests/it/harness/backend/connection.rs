@@ -1,6 +1,6 @@
 //! One connection to the backend: HTTP/1.1 by hand.
 
-use std::{io, time::Instant};
+use std::{io, net::SocketAddr, time::Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -20,6 +20,7 @@ struct Connection<'a> {
     buffer: Vec<u8>,
     shared: &'a Shared,
     number: usize,
+    peer: SocketAddr,
 }
 
 /// How the request's body is delimited.
@@ -29,9 +30,9 @@ enum Framing {
 }
 
 /// Serves requests until either side closes.
-pub(super) async fn serve(stream: Box<dyn Stream>, shared: &Shared, number: usize) {
+pub(super) async fn serve(stream: Box<dyn Stream>, shared: &Shared, (number, peer): (usize, SocketAddr)) {
     let (reader, writer) = tokio::io::split(stream);
-    let mut connection = Connection { reader, writer, buffer: Vec::new(), shared, number };
+    let mut connection = Connection { reader, writer, buffer: Vec::new(), shared, number, peer };
     // An error is the relay's closing, which the records tell of.
     while let Ok(true) = connection.exchange().await {}
 }
@@ -73,6 +74,7 @@ impl Connection<'_> {
             length: 0,
             ended: None,
             connection: self.number,
+            peer: self.peer,
             abandoned: false,
             trailers: String::new(),
         };
