@@ -70,11 +70,13 @@ impl Sender {
                 },
                 Err(error) => error,
             };
-            match &error {
-                RequestError::Connect(_) => self.health.refused(&error),
-                RequestError::Exchange(_) => self.health.broke_off(&error),
+            if matches!(error, RequestError::Connect(_)) {
+                self.health.refused(&error);
+            } else if matches!(error, RequestError::Exchange(_)) {
+                self.health.broke_off(&error);
+            } else {
                 // It waited for its turn as long as it may.
-                _ => return Err(error),
+                return Err(error);
             }
             let next = Instant::now() + pace.next();
             if next >= give_up {
