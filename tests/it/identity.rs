@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    process::Command,
 };
 
 use crate::harness::{Backend, Client, Flask, Relay, on_h1_and_h2};
@@ -191,4 +192,41 @@ async fn the_name_localhost_is_a_loopback_address() {
         .await;
     let peer = peer_of(&Client::http(relay.http()), &backend, "203.0.113.1").await;
     assert!(stands_for_a_client(peer), "{peer}");
+}
+
+/// A library that lets no address of 127.64.0.0/10 be bound, as on a system whose loopback has one address alone.
+const ONE_LOOPBACK_ADDRESS: &str = r#"
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <errno.h>
+int bind(int fd, const struct sockaddr *address, socklen_t length) {
+    const struct sockaddr_in *in = (const struct sockaddr_in *)address;
+    if (address->sa_family == AF_INET && (ntohl(in->sin_addr.s_addr) & 0xffc00000) == 0x7f400000) {
+        errno = EADDRNOTAVAIL;
+        return -1;
+    }
+    int (*next)(int, const struct sockaddr *, socklen_t) = dlsym(RTLD_NEXT, "bind");
+    return next(fd, address, length);
+}
+"#;
+
+#[tokio::test]
+async fn where_no_such_address_can_be_bound_there_is_one_warning_and_the_plain_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, library) = (dir.path().join("bind.c"), dir.path().join("bind.so"));
+    std::fs::write(&source, ONE_LOOPBACK_ADDRESS).unwrap();
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(built.unwrap().success());
+    let backend = Backend::start().await;
+    let relay = Relay::builder().backend(backend.address()).env("LD_PRELOAD", &library).start().await;
+    let client = Client::http(relay.http());
+    for number in 1..=10 {
+        let peer = peer_of(&client, &backend, &format!("203.0.113.{number}")).await;
+        assert_eq!(peer, Ipv4Addr::LOCALHOST);
+    }
+    let logs = relay.logs();
+    let warnings: Vec<_> = logs.iter().filter(|line| line.contains("127.64.0.0/10")).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("WARN") && !logs.join("\n").contains("does not answer"), "{logs:?}");
 }

@@ -32,6 +32,7 @@ pub(crate) struct RelayBuilder {
     dir: Arc<TempDir>,
     binary: PathBuf,
     args: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
 }
 
 impl Relay {
@@ -43,6 +44,7 @@ impl Relay {
             dir: Arc::new(TempDir::new().unwrap()),
             binary: env!("CARGO_BIN_EXE_parley-relay").into(),
             args: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -171,6 +173,12 @@ impl RelayBuilder {
         self
     }
 
+    /// Sets a variable of its environment.
+    pub(crate) fn env(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name, value.as_ref().to_owned()));
+        self
+    }
+
     /// Another binary than the one that cargo built.
     pub(crate) fn binary(mut self, path: impl AsRef<Path>) -> Self {
         self.binary = path.as_ref().to_owned();
@@ -232,6 +240,7 @@ impl RelayBuilder {
         {
             command.env_remove(variable);
         }
+        command.envs(self.environment);
         (command, self.dir)
     }
 }
