@@ -244,7 +244,12 @@ impl http_body::Body for Logged {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            if let Some(moving) = &this.moving {
+                moving.asked();
+            }
+            return Poll::Pending;
+        };
         if let Some(moving) = &this.moving {
             moving.moved();
         }

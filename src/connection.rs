@@ -78,15 +78,17 @@ pub(crate) struct Service {
     pub(crate) proxy_protocol: ProxyProtocol,
 }
 
-/// How long a client may take.
+/// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Between two requests.
     pub(crate) idle: Duration,
     /// From the first byte of a request to the end of its head.
     pub(crate) head: Duration,
-    /// Between two pieces of a response.
+    /// Between two pieces of a response that it may take.
     pub(crate) write: Duration,
+    /// The same of the backend that they come from.
+    pub(crate) source: Duration,
 }
 
 /// Streams that one HTTP/2 connection may have open: fewer than there are connections to a backend, so that one
@@ -234,7 +236,7 @@ impl Service {
     /// Serves to the end: the client's, that of the drain, that of an idle connection, or that of a client that
     /// takes nothing of what it asked for.
     async fn until_end(&self, serving: impl Serving, requests: &Requests, drain: CancellationToken) {
-        let Limits { idle, write, .. } = self.limits;
+        let Limits { idle, write, source, .. } = self.limits;
         let mut serving = pin!(serving);
         loop {
             let look = match requests.idle_since() {
@@ -253,7 +255,7 @@ impl Service {
             }
             // SECURITY: hyper does not poll a body that HTTP/2 flow control holds back, so the body's own
             // deadline sleeps while it keeps a connection to the backend (attacks.md A1, zero window).
-            if requests.stalled(write) {
+            if requests.stalled(write, source) {
                 return tracing::debug!("connection ended: the client takes nothing");
             }
         }

@@ -70,6 +70,7 @@ impl Relay {
         let Config { uri_prefix, server, tls, backend, upstream_proxy, frontend, limits, log, rules } =
             config;
         let connections = TaskTracker::new();
+        let source = backend.timeouts.idle;
         let plan = Plan {
             uri_prefix,
             rules,
@@ -90,6 +91,7 @@ impl Relay {
                 idle: limits.idle_connection,
                 head: limits.request_head,
                 write: limits.idle_body,
+                source,
             },
             handshake: limits.handshake,
             head_size: usize::try_from(limits.head_size.0).unwrap_or(usize::MAX),

@@ -90,6 +90,26 @@ on_h1_and_h2! {
         assert_eq!(next_chunk(&mut events).await.unwrap(), "data: 2\n\n");
     }
 
+    async fn k2_a_backend_that_may_pause_longer_than_a_client_does(version) {
+        let backend = Backend::builder().on("/body", |_| Reply::feed()).start().await;
+        let relay = Relay::builder()
+            .self_signed()
+            .backend(backend.address())
+            .toml("[backend]\nidle_timeout = \"30s\"\n[limits]\nidle_body = \"1s\"\nidle_connection = \"1s\"")
+            .start()
+            .await;
+        let client = Client::https(&relay, version);
+        let mut body = client.call("GET", "/body").open().await.into_body();
+        let feed = backend.feed().await;
+        for piece in ["first", "second", "third"] {
+            feed.send(piece).await;
+            assert_eq!(next_chunk(&mut body).await.unwrap(), piece);
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        drop(feed);
+        assert_eq!(next_chunk(&mut body).await, None);
+    }
+
     async fn l1_a_client_that_stops_in_its_body_is_given_up(version) {
         let backend = Backend::start().await;
         let relay = Relay::builder()
