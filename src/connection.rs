@@ -94,8 +94,6 @@ pub(crate) struct Limits {
 /// Streams that one HTTP/2 connection may have open: fewer than there are connections to a backend, so that one
 /// client cannot take them all.
 const MAX_STREAMS: u32 = 64;
-/// How long an idle connection may take to close once it was asked to.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -260,11 +258,11 @@ impl Service {
             }
         }
         serving.as_mut().finish();
-        // Of an idle connection nothing is left to wait for but the client's own farewell; the drain has a
-        // limit that the relay keeps.
+        // The client may still be taking the rest of its last response; the drain has a limit that the relay
+        // keeps.
         if drain.is_cancelled() {
             log_end(serving.await);
-        } else if let Ok(ended) = tokio::time::timeout(FAREWELL, serving).await {
+        } else if let Ok(ended) = tokio::time::timeout(write, serving).await {
             log_end(ended);
         }
     }
