@@ -244,11 +244,15 @@ impl http_body::Body for Logged {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            if let Some(moving) = &this.moving {
+                moving.asked();
+            }
+            return Poll::Pending;
+        };
         if let Some(moving) = &this.moving {
-            if polled.is_ready() { moving.moved() } else { moving.waiting() }
+            moving.moved();
         }
-        let frame = std::task::ready!(polled);
         let entry = &mut this.entry;
         match &frame {
             None => entry.end = End::Whole,

@@ -79,22 +79,22 @@ pub(crate) struct Service {
     pub(crate) proxy_protocol: ProxyProtocol,
 }
 
-/// How long a client may take.
+/// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Between two requests.
     pub(crate) idle: Duration,
     /// From the first byte of a request to the end of its head.
     pub(crate) head: Duration,
-    /// Between two pieces of a response.
+    /// Between two pieces of a response that it may take.
     pub(crate) write: Duration,
+    /// The same of the backend that they come from.
+    pub(crate) source: Duration,
 }
 
 /// Streams that one HTTP/2 connection may have open: fewer than there are connections to a backend, so that one
 /// client cannot take them all.
 const MAX_STREAMS: u32 = 64;
-/// How long an idle connection may take to close once it was asked to.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -192,7 +192,7 @@ impl Service {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let requests = connection.requests.clone();
-        let io = self.io(stream, &requests, Framing::Heads(self.limits.head));
+        let io = self.io(stream, &requests, self.heads());
         let serving = self.http1_builder().serve_connection(io, self.handler(connection)).with_upgrades();
         self.until_end(serving, &requests, drain).await;
     }
@@ -218,7 +218,7 @@ impl Service {
 
     async fn redirect(&self, stream: TcpStream, names: &Names, https_port: u16, drain: CancellationToken) {
         let requests = Requests::new();
-        let io = self.io(stream, &requests, Framing::Heads(self.limits.head));
+        let io = self.io(stream, &requests, self.heads());
         let answer = service_fn(|request: Request<Incoming>| {
             let _in_flight = requests.begin();
             let (parts, _) = request.into_parts();
@@ -228,6 +228,10 @@ impl Service {
         self.until_end(self.http1_builder().serve_connection(io, answer), &requests, drain).await;
     }
 
+    fn heads(&self) -> Framing {
+        Framing::Heads { within: self.limits.head, size: self.head_size }
+    }
+
     fn io<S>(&self, stream: S, requests: &Requests, framing: Framing) -> TokioIo<ClientIo<S>> {
         TokioIo::new(ClientIo::new(stream, requests.clone(), framing, self.limits.write))
     }
@@ -235,7 +239,7 @@ impl Service {
     /// Serves to the end: the client's, that of the drain, that of an idle connection, or that of a client that
     /// takes nothing of what it asked for.
     async fn until_end(&self, serving: impl Serving, requests: &Requests, drain: CancellationToken) {
-        let Limits { idle, write, .. } = self.limits;
+        let Limits { idle, write, source, .. } = self.limits;
         let mut serving = pin!(serving);
         loop {
             let look = match requests.idle_since() {
@@ -254,16 +258,16 @@ impl Service {
             }
             // SECURITY: hyper does not poll a body that HTTP/2 flow control holds back, so the body's own
             // deadline sleeps while it keeps a connection to the backend (attacks.md A1, zero window).
-            if requests.stalled(write) {
+            if requests.stalled(write, source) {
                 return tracing::debug!("connection ended: the client takes nothing");
             }
         }
         serving.as_mut().finish();
-        // Of an idle connection nothing is left to wait for but the client's own farewell; the drain has a
-        // limit that the relay keeps.
+        // The client may still be taking the rest of its last response; the drain has a limit that the relay
+        // keeps.
         if drain.is_cancelled() {
             log_end(serving.await);
-        } else if let Ok(ended) = tokio::time::timeout(FAREWELL, serving).await {
+        } else if let Ok(ended) = tokio::time::timeout(write, serving).await {
             log_end(ended);
         }
     }

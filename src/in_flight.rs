@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,17 +18,24 @@ pub(crate) struct Requests(Arc<State>);
 struct State {
     /// Times below are milliseconds after this.
     born: Instant,
-    /// Heads that were read to their end.
-    begun: AtomicUsize,
+    /// Whether the connection has become a tunnel: what it carries is no HTTP.
+    tunnel: AtomicBool,
     /// Requests that are being answered.
     in_flight: AtomicUsize,
     /// When the last of them ended.
     ended: AtomicU64,
-    /// When each bounded response body last moved; `WAITING` while it is the backend that keeps it waiting.
-    bodies: Mutex<Vec<Arc<AtomicU64>>>,
+    /// Each bounded response body.
+    bodies: Mutex<Vec<Arc<Movement>>>,
 }
 
-const WAITING: u64 = u64::MAX;
+/// How a response body came along.
+#[derive(Debug)]
+struct Movement {
+    /// When it last moved, or was asked to.
+    last: AtomicU64,
+    /// Whether the client asked for more than there was: then it is not the client that holds it up.
+    asked: AtomicBool,
+}
 
 /// A request that is being answered, until it is dropped.
 #[derive(Debug)]
@@ -37,7 +44,7 @@ pub(crate) struct InFlight(Requests);
 /// A response body that has to move, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Moving {
-    last: Arc<AtomicU64>,
+    movement: Arc<Movement>,
     requests: Requests,
 }
 
@@ -46,23 +53,22 @@ impl Requests {
     pub(crate) fn new() -> Self {
         Self(Arc::new(State {
             born: Instant::now(),
-            begun: AtomicUsize::new(0),
+            tunnel: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
             bodies: Mutex::default(),
         }))
     }
 
-    /// Notes that a head was read to its end.
+    /// Notes a request.
     pub(crate) fn begin(&self) -> InFlight {
-        self.0.begun.fetch_add(1, Ordering::Relaxed);
         self.0.in_flight.fetch_add(1, Ordering::AcqRel);
         InFlight(self.clone())
     }
 
-    /// How many heads were read to their end so far.
-    pub(crate) fn begun(&self) -> usize {
-        self.0.begun.load(Ordering::Relaxed)
+    /// Whether the connection has become a tunnel.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.0.tunnel.load(Ordering::Relaxed)
     }
 
     /// Whether any request is being answered.
@@ -76,10 +82,14 @@ impl Requests {
     }
 
     /// Whether a body has not moved for `limit`: a client that takes nothing, and holds what the body comes from.
-    pub(crate) fn stalled(&self, limit: Duration) -> bool {
+    /// One that was asked for more may take as long as where it comes from, `source`, besides: no longer, since
+    /// the client may have shut its window after it asked.
+    pub(crate) fn stalled(&self, limit: Duration, source: Duration) -> bool {
         let now = self.now();
-        let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        self.bodies().iter().any(|last| now.saturating_sub(last.load(Ordering::Relaxed)) >= limit)
+        self.bodies().iter().any(|body| {
+            let limit = if body.asked.load(Ordering::Relaxed) { limit.saturating_add(source) } else { limit };
+            Duration::from_millis(now.saturating_sub(body.last.load(Ordering::Relaxed))) >= limit
+        })
     }
 
     fn now(&self) -> u64 {
@@ -87,12 +97,18 @@ impl Requests {
     }
 
     /// A panic cannot leave the list half changed: each change is one call on it.
-    fn bodies(&self) -> MutexGuard<'_, Vec<Arc<AtomicU64>>> {
+    fn bodies(&self) -> MutexGuard<'_, Vec<Arc<Movement>>> {
         self.0.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl InFlight {
+    /// The same, of a connection that becomes a tunnel now.
+    pub(crate) fn into_tunnel(self) -> Self {
+        self.0.0.tunnel.store(true, Ordering::Relaxed);
+        self
+    }
+
     /// Another on the same connection, for what outlives this one.
     pub(crate) fn another(&self) -> Self {
         self.0.begin()
@@ -101,21 +117,24 @@ impl InFlight {
     /// Follows the response's body, which is no event stream and so has to move.
     pub(crate) fn moving(&self) -> Moving {
         let requests = self.0.clone();
-        let last = Arc::new(AtomicU64::new(requests.now()));
-        requests.bodies().push(Arc::clone(&last));
-        Moving { last, requests }
+        let last = AtomicU64::new(requests.now());
+        let movement = Arc::new(Movement { last, asked: AtomicBool::new(false) });
+        requests.bodies().push(Arc::clone(&movement));
+        Moving { movement, requests }
     }
 }
 
 impl Moving {
-    /// Notes that the client was given some of it.
+    /// Notes that the client took some of it.
     pub(crate) fn moved(&self) {
-        self.last.store(self.requests.now(), Ordering::Relaxed);
+        self.movement.last.store(self.requests.now(), Ordering::Relaxed);
+        self.movement.asked.store(false, Ordering::Relaxed);
     }
 
-    /// Notes that the client would take more, and there is none yet: what is upstream has deadlines of its own.
-    pub(crate) fn waiting(&self) {
-        self.last.store(WAITING, Ordering::Relaxed);
+    /// Notes that the client would take more than there is.
+    pub(crate) fn asked(&self) {
+        self.movement.last.store(self.requests.now(), Ordering::Relaxed);
+        self.movement.asked.store(true, Ordering::Relaxed);
     }
 }
 
@@ -129,7 +148,7 @@ impl Drop for InFlight {
 
 impl Drop for Moving {
     fn drop(&mut self) {
-        self.requests.bodies().retain(|last| !Arc::ptr_eq(last, &self.last));
+        self.requests.bodies().retain(|body| !Arc::ptr_eq(body, &self.movement));
     }
 }
 
@@ -161,16 +180,24 @@ mod tests {
         let [stuck, moving] = [in_flight.moving(), in_flight.moving()];
         tokio::time::advance(59 * SECOND).await;
         moving.moved();
-        assert!(!requests.stalled(60 * SECOND));
+        assert!(!requests.stalled(60 * SECOND, 20 * SECOND));
         tokio::time::advance(SECOND).await;
-        assert!(requests.stalled(60 * SECOND));
-        stuck.waiting();
-        assert!(!requests.stalled(60 * SECOND));
-        stuck.moved();
-        tokio::time::advance(60 * SECOND).await;
-        moving.moved();
-        assert!(requests.stalled(60 * SECOND));
+        assert!(requests.stalled(60 * SECOND, 20 * SECOND));
         drop(stuck);
-        assert!(!requests.stalled(60 * SECOND));
+        assert!(!requests.stalled(60 * SECOND, 20 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn l1_a_body_that_was_asked_for_more_may_wait_for_its_source_too() {
+        let requests = Requests::new();
+        let body = requests.begin().moving();
+        body.asked();
+        tokio::time::advance(79 * SECOND).await;
+        assert!(!requests.stalled(60 * SECOND, 20 * SECOND));
+        tokio::time::advance(SECOND).await;
+        assert!(requests.stalled(60 * SECOND, 20 * SECOND));
+        body.moved();
+        tokio::time::advance(60 * SECOND).await;
+        assert!(requests.stalled(60 * SECOND, 20 * SECOND));
     }
 }

@@ -72,6 +72,7 @@ impl Relay {
         let Config { uri_prefix, server, tls, backend, upstream_proxy, frontend, limits, log, rules } =
             config;
         let (connections, drain) = (TaskTracker::new(), CancellationToken::new());
+        let source = backend.timeouts.idle;
         let plan = Plan {
             uri_prefix,
             rules,
@@ -92,6 +93,7 @@ impl Relay {
                 idle: limits.idle_connection,
                 head: limits.request_head,
                 write: limits.idle_body,
+                source,
             },
             handshake: limits.handshake,
             head_size: usize::try_from(limits.head_size.0).unwrap_or(usize::MAX),

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use super::wire::{Fault, Wire};
 use crate::in_flight::Requests;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -21,24 +22,67 @@ const LINGER_FOR: Duration = Duration::from_secs(2);
 /// How the bytes of a client's connection are to be taken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Framing {
-    /// HTTP/1: what comes between two requests is the next one's head, which has this long to be whole.
-    Heads(Duration),
+    /// HTTP/1: each head has this long to be whole, and this many bytes.
+    Heads { within: Duration, size: usize },
     /// HTTP/2: bytes may come at any time, and mean nothing for the requests.
     Frames,
 }
+
+/// What hyper is given in the place of a head that is none: it answers 400, and closes.
+const NO_HEAD: &[u8] = b"\0\r\n\r\n";
 
 /// A connection to a client that ends by itself when nothing moves.
 pub(crate) struct ClientIo<S> {
     stream: S,
     requests: Requests,
-    framing: Framing,
+    /// `None` for HTTP/2.
+    heads: Option<Heads>,
     /// The longest pause between two writes that the client takes.
     write_limit: Duration,
-    reading: Wait,
-    /// When the head that is being read began, and how many came before it; `None` between requests.
-    head: Option<(Instant, usize)>,
     writing: Wait,
+    lingering: Wait,
     linger: Linger,
+}
+
+/// The heads of HTTP/1 requests as they come.
+struct Heads {
+    within: Duration,
+    wire: Wire,
+    /// When the head began that is not whole yet.
+    since: Option<Instant>,
+    wait: Wait,
+    /// Whether something came that is no request: nothing after it is read.
+    refused: bool,
+}
+
+impl Heads {
+    fn new(within: Duration, size: usize) -> Self {
+        Self { within, wire: Wire::new(size), since: None, wait: Wait::default(), refused: false }
+    }
+
+    /// Looks at what was read behind the first `before` bytes of `buf`. A head that is none is replaced by one that
+    /// hyper answers 400; in a body the error is all that can be said.
+    fn look(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let between_requests = self.wire.is_between_requests_or_in_head();
+        let heads = self.wire.heads();
+        let followed = self.wire.follow(&buf.filled()[before..]);
+        let Err(fault) = followed else {
+            self.since =
+                if self.wire.is_in_head() { self.since.or_else(|| Some(Instant::now())) } else { None };
+            self.wait.disarm();
+            return Ok(());
+        };
+        tracing::debug!(%fault, "refused before it is a request");
+        self.refused = true;
+        self.since = None;
+        // Only if hyper has nothing of another request still to read: else it would take this for a body.
+        if between_requests && self.wire.heads() == heads && matches!(fault, Fault::Head(_)) {
+            buf.set_filled(before);
+            buf.put_slice(&NO_HEAD[..NO_HEAD.len().min(buf.remaining())]);
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, fault))
+    }
 }
 
 /// A deadline that is set when waiting begins.
@@ -85,10 +129,12 @@ impl<S> ClientIo<S> {
         Self {
             stream,
             requests,
-            framing,
+            heads: match framing {
+                Framing::Heads { within, size } => Some(Heads::new(within, size)),
+                Framing::Frames => None,
+            },
             write_limit,
-            reading: Wait::default(),
-            head: None,
+            lingering: Wait::default(),
             writing: Wait::default(),
             linger: Linger::No,
         }
@@ -102,24 +148,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let Framing::Heads(limit) = this.framing else {
+        let before = buf.filled().len();
+        let Some(heads) = this.heads.as_mut().filter(|_| !this.requests.is_tunnel()) else {
             return Pin::new(&mut this.stream).poll_read(cx, buf);
         };
-        let begun = this.requests.begun();
-        if this.head.is_some_and(|(_, before)| before != begun) {
-            this.head = None;
-            this.reading.disarm();
+        if heads.refused {
+            return Poll::Ready(Ok(()));
         }
-        match (Pin::new(&mut this.stream).poll_read(cx, buf), this.head) {
-            (Poll::Ready(outcome), head) => {
-                if head.is_none() && !this.requests.any() {
-                    this.head = Some((Instant::now(), begun));
-                }
-                Poll::Ready(outcome)
-            }
+        match (Pin::new(&mut this.stream).poll_read(cx, buf), heads.since) {
+            (Poll::Ready(Ok(())), _) => Poll::Ready(heads.look(buf, before)),
+            (Poll::Ready(Err(error)), _) => Poll::Ready(Err(error)),
             (Poll::Pending, None) => Poll::Pending,
-            (Poll::Pending, Some((since, _))) => {
-                std::task::ready!(this.reading.poll_until(|| since + limit, cx));
+            (Poll::Pending, Some(since)) => {
+                std::task::ready!(heads.wait.poll_until(|| since + heads.within, cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }
@@ -176,7 +217,6 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return this.poll_slow_reader(cx),
             }
-            this.reading.disarm();
         }
         let mut scratch = [0; 4096];
         while let Linger::Until { bytes } = this.linger {
@@ -189,7 +229,7 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
                 }
                 Poll::Ready(_) => this.linger = Linger::Done,
                 Poll::Pending => {
-                    std::task::ready!(this.reading.poll_until(|| Instant::now() + LINGER_FOR, cx));
+                    std::task::ready!(this.lingering.poll_until(|| Instant::now() + LINGER_FOR, cx));
                     this.linger = Linger::Done;
                 }
             }
@@ -213,10 +253,19 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const SECOND: Duration = Duration::from_secs(1);
+    const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
     fn pair(requests: &Requests) -> (ClientIo<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(64);
-        (ClientIo::new(ours, requests.clone(), Framing::Heads(10 * SECOND), 60 * SECOND), theirs)
+        (
+            ClientIo::new(
+                ours,
+                requests.clone(),
+                Framing::Heads { within: 10 * SECOND, size: 16 << 10 },
+                60 * SECOND,
+            ),
+            theirs,
+        )
     }
 
     #[tokio::test(start_paused = true)]
@@ -234,23 +283,38 @@ mod tests {
         drip.await.unwrap();
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn l1_what_comes_while_a_request_is_answered_is_no_head() {
+    #[tokio::test]
+    async fn s5_what_is_no_head_is_replaced_and_nothing_after_it_is_read() {
+        let (mut io, mut peer) = pair(&Requests::new());
+        peer.write_all(b"GET / HTTP/1.1\nHost: a\r\n\r\nGET /x").await.unwrap();
+        let mut read = Vec::new();
+        io.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, NO_HEAD);
+    }
+
+    #[tokio::test]
+    async fn s9_what_is_no_head_behind_a_body_never_becomes_part_of_it() {
+        let (mut io, mut peer) = pair(&Requests::new());
+        peer.write_all(b"PUT / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabcd").await.unwrap();
+        io.read_exact(&mut [0; 41]).await.unwrap();
+        peer.write_all(b"efghiGET / HTTP/1.1\n").await.unwrap();
+        assert_eq!(io.read(&mut [0; 64]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_is_not_looked_into() {
         let requests = Requests::new();
-        let _in_flight = requests.begin();
         let (mut io, mut peer) = pair(&requests);
-        peer.write_all(b"x").await.unwrap();
-        io.read_u8().await.unwrap();
-        assert!(tokio::time::timeout(600 * SECOND, io.read_u8()).await.is_err());
+        requests.begin().into_tunnel();
+        peer.write_all(b"\n\0").await.unwrap();
+        io.read_exact(&mut [0; 2]).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn l1_after_a_quick_request_nothing_is_owed() {
-        let requests = Requests::new();
-        let (mut io, mut peer) = pair(&requests);
-        peer.write_all(b"x").await.unwrap();
-        io.read_u8().await.unwrap();
-        drop(requests.begin());
+    async fn l1_between_two_requests_nothing_is_owed() {
+        let (mut io, mut peer) = pair(&Requests::new());
+        peer.write_all(HEAD).await.unwrap();
+        io.read_exact(&mut [0; HEAD.len()]).await.unwrap();
         assert!(tokio::time::timeout(600 * SECOND, io.read_u8()).await.is_err());
     }
 

@@ -20,6 +20,8 @@ pub(crate) struct Wire {
     partial: Vec<u8>,
     /// The largest head, in bytes.
     head_limit: usize,
+    /// How many heads have been whole.
+    heads: usize,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,7 +57,17 @@ pub(crate) enum Fault {
 impl Wire {
     /// Of a connection that begins now, with heads of at most `head_limit` bytes.
     pub(crate) fn new(head_limit: usize) -> Self {
-        Self { state: State::Head, partial: Vec::new(), head_limit }
+        Self { state: State::Head, partial: Vec::new(), head_limit, heads: 0 }
+    }
+
+    /// How many heads have been whole.
+    pub(crate) fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// Whether nothing of a body is to come before the next head.
+    pub(crate) fn is_between_requests_or_in_head(&self) -> bool {
+        self.state == State::Head
     }
 
     /// Whether a head has begun and is not whole.
@@ -88,12 +100,13 @@ impl Wire {
 
     fn head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Fault> {
         // RFC 9112 2.2: an empty line before a request is to be ignored.
-        if self.partial.is_empty() && (bytes.starts_with(b"\r\n") || bytes == b"\r") {
-            return Ok(bytes.get(2..).unwrap_or_default());
-        }
-        if self.partial.is_empty() && bytes[0] == b'\n' {
-            // The second half of such a line, cut in two.
+        if self.partial.is_empty() && bytes[0] == b'\r' {
+            self.partial.push(b'\r');
             return Ok(&bytes[1..]);
+        }
+        if self.partial == b"\r" {
+            self.partial.clear();
+            return bytes.strip_prefix(b"\n").ok_or(Fault::Head("a line end that is not CRLF"));
         }
         let (taken, end) = until(&self.partial, bytes, b"\r\n\r\n");
         self.partial.extend_from_slice(&bytes[..taken]);
@@ -108,6 +121,7 @@ impl Wire {
         if end {
             let framing = framing(&self.partial[..self.partial.len() - 2]).map_err(Fault::Head)?;
             self.partial.clear();
+            self.heads += 1;
             self.state = match framing {
                 Framing::Length(0) => State::Head,
                 Framing::Length(length) => State::Body(length),

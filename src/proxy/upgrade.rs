@@ -67,9 +67,11 @@ impl Wish {
         let backend = hyper::upgrade::on(&mut response);
         super::headers::strip_response(response.headers_mut());
         set(response.headers_mut());
+        // Before the 101 goes out: the client sends nothing of the tunnel until it has come.
+        let in_flight = self.in_flight.into_tunnel();
         tunnels.spawn(async move {
             let joined = join(self.client, backend).await;
-            drop((lease, self.in_flight));
+            drop((lease, in_flight));
             if let Err(error) = joined {
                 tracing::debug!(%error, "tunnel ended");
             }

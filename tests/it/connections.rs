@@ -19,6 +19,8 @@ use crate::harness::{
 const SECOND: Duration = Duration::from_secs(1);
 /// What a client takes at once that reads slowly.
 const SIP: u32 = 64 * 1024;
+/// How long a client takes nothing: less than it may, and longer than an idle connection takes to close.
+const PAUSE: Duration = Duration::from_secs(8);
 const SWITCH: &str =
     "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
@@ -157,7 +159,7 @@ async fn the_rest_of_a_response_is_no_idle_connection_over_h1() {
         sleep(SECOND / 200).await;
     }
     assert!(left > 0, "the client was too fast");
-    sleep(3 * SECOND).await;
+    sleep(PAUSE).await;
     assert_eq!(raw.read_to_end().await.len() as u64, left);
 }
 
@@ -176,7 +178,7 @@ async fn the_rest_of_a_response_is_no_idle_connection_over_h2() {
         sleep(SECOND / 200).await;
     }
     assert!(u64::from(allowed) < LARGE, "the client was too fast");
-    sleep(3 * SECOND).await;
+    sleep(PAUSE).await;
     assert!(frames.window(0, 1 << 20).await && frames.window(1, 1 << 20).await, "the relay has closed");
     loop {
         let (length, ends) = data(&mut frames).await;
