@@ -1,6 +1,7 @@
 //! The command line: what is asked for, and how a refusal is told.
 
 pub(crate) mod ca;
+pub(crate) mod cert;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod explain;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Demo(demo::DemoArgs),
     /// Show the local CA that devices have to trust
     Ca(ca::CaArgs),
+    /// List certificates, and renew, issue or import them
+    Cert(cert::CertArgs),
 }
 
 /// Where the configuration comes from.

@@ -3,7 +3,9 @@
 //! [`raw`] mirrors the file, [`load()`] turns it into a [`Config`] or reports every fault at once. A `Config`
 //! is taken apart when the relay is bound; no leaf function ever sees a whole one.
 
+pub(crate) mod acme;
 mod backend;
+mod certificates;
 pub(crate) mod error;
 mod flags;
 mod load;
@@ -23,10 +25,11 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 use http::HeaderName;
 use ipnet::IpNet;
 
+pub(crate) use acme::AcmeConfig;
 pub(crate) use error::{ConfigError, Style, Warning};
 pub(crate) use flags::Flags;
 pub(crate) use load::load;
-pub(crate) use types::{ByteSize, ServerName, UriPrefix};
+pub(crate) use types::{ByteSize, ServerName, Subject, UriPrefix};
 pub(crate) use url::{BackendUrl, Credentials, FrontendUrl, ProxyScheme, ProxyUrl};
 
 use crate::rules::Rules;
@@ -127,7 +130,7 @@ pub(crate) struct Server {
 /// `[tls]`.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
-    /// The names and addresses that are served, the first being the one that redirects fall back to.
+    /// The names and addresses that are served, wildcards aside; redirects fall back to the first.
     pub(crate) names: Vec<ServerName>,
     pub(crate) certificates: CertificateSource,
     /// Where keys and certificates are kept.
@@ -144,6 +147,8 @@ pub(crate) enum CertificateSource {
     Files { cert: PathBuf, key: PathBuf },
     /// A root and a leaf of our own, kept in the storage directory.
     LocalCa,
+    /// A CA that speaks ACME, for all or some of the names.
+    Acme(Box<AcmeConfig>),
 }
 
 /// What a ClientHello with a name that is none of ours gets.

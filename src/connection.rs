@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::io::{ClientIo, Framing};
 use crate::{
     access::Logged,
+    acme::challenges::ACME_TLS,
     body::Body,
     client::Connection,
     error::BodyError,
@@ -159,6 +160,8 @@ impl Service {
         let opened =
             tokio::time::timeout_at(deadline, in_time).await.map_err(|_| ConnectionError::Handshake)??;
         match (opened, &self.purpose) {
+            // A CA has seen the certificate it came for (RFC 8737, section 3): nothing is spoken on this protocol.
+            (Opened::Tls(tls), _) if tls.get_ref().1.alpn_protocol() == Some(ACME_TLS) => {}
             (Opened::Tls(tls), _) => {
                 let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
                 let connection = self.connection(peer, Scheme::HTTPS);

@@ -12,6 +12,7 @@
 //! thin. `relay` owns every task that lives long, `site` is what one configuration makes of requests.
 
 mod access;
+mod acme;
 mod body;
 mod cli;
 mod client;
@@ -55,6 +56,7 @@ pub fn main() -> ExitCode {
             Command::Explain(arguments) => cli::explain::run(&arguments),
             Command::Demo(arguments) => cli::demo::run(&arguments),
             Command::Ca(arguments) => cli::ca::run(&arguments),
+            Command::Cert(arguments) => cli::cert::run(arguments),
         },
     }
 }

@@ -1,17 +1,28 @@
 //! Keys and certificates on disk: a directory of our own, private, each file whole or not there.
 
+mod pair;
+
 use std::{
     fmt,
-    fs::{DirBuilder, File},
+    fs::{DirBuilder, File, TryLockError},
     io::{self, Write},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+pub(crate) use pair::{Generation, Pair};
 
 /// The storage directory. Names of files in it are relative, such as `local-ca/root.pem`.
 #[derive(Clone, Debug)]
 pub(crate) struct Storage {
     directory: PathBuf,
+}
+
+/// A file that no other process has locked for as long as this is kept. The system unlocks it when the
+/// process ends, however it does.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
 }
 
 /// What went wrong with the storage directory.
@@ -53,6 +64,44 @@ impl Storage {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StorageError::Read { file, source }),
         }
+    }
+
+    /// Removes the file `name`; one that is not there is no error.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), StorageError> {
+        let file = self.path(name);
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|source| StorageError::Write { file, source }),
+        }
+    }
+
+    /// The names of what lies in `directory`, sorted; none where it is not there.
+    pub(crate) fn list(&self, directory: &str) -> Result<Vec<String>, StorageError> {
+        let file = self.path(directory);
+        let names = || -> io::Result<Vec<String>> {
+            let entries = std::fs::read_dir(&file)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
+            let names: io::Result<Vec<_>> = entries.collect();
+            let mut names: Vec<_> = names?.into_iter().flatten().collect();
+            names.sort();
+            Ok(names)
+        };
+        match names() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            names => names.map_err(|source| StorageError::Read { file: file.clone(), source }),
+        }
+    }
+
+    /// Locks the file `name`, which is made if it is not there; `None`: somebody else has.
+    pub(crate) fn try_lock(&self, name: &str) -> Result<Option<Lock>, StorageError> {
+        let file = self.path(name);
+        create_directory(file.parent().unwrap_or(&self.directory))?;
+        let opened = File::options().create(true).append(true).mode(0o600).open(&file);
+        let locked = opened.and_then(|lock| match lock.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: lock })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        });
+        locked.map_err(|source| StorageError::Write { file, source })
     }
 
     /// Puts `contents` in place of the file `name`, readable by its owner alone.
@@ -109,7 +158,15 @@ impl fmt::Display for StorageError {
     }
 }
 
-impl std::error::Error for StorageError {}
+impl std::error::Error for StorageError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Create { source, .. } | Self::Write { source, .. } | Self::Read { source, .. } => {
+                Some(source)
+            }
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -151,6 +208,17 @@ mod tests {
         assert!(matches!(storage.write("key.pem", b"two"), Err(StorageError::Write { .. })));
         let left: Vec<_> = std::fs::read_dir(root.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
+    }
+
+    #[test]
+    fn a_lock_is_had_once_until_it_is_dropped() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = Storage::open(root.path()).unwrap();
+        let lock = storage.try_lock("a/lock").unwrap();
+        assert!(lock.is_some());
+        assert!(storage.try_lock("a/lock").unwrap().is_none());
+        drop(lock);
+        assert!(storage.try_lock("a/lock").unwrap().is_some());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod certificates;
 mod files;
 pub(crate) mod local_ca;
+mod temporary;
 
 use std::{fmt, io, panic, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,7 +16,8 @@ use time::OffsetDateTime;
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{self, CertificateSource},
+    acme::{self, Challenges, Otherwise, challenges::ACME_TLS},
+    config::{self, AcmeConfig, CertificateSource},
     storage::{Storage, StorageError},
 };
 pub(crate) use certificates::Certificates;
@@ -42,7 +44,8 @@ pub(crate) fn server_config(
     ticketer: Arc<dyn ProducesTickets>,
 ) -> ServerConfig {
     let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificates);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // The last is a CA's that comes for a proof: `Certificates` answers it, and nothing is spoken after that.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
     // Every cipher suite on offer is sound, and a phone without AES in hardware knows why it prefers ChaCha20.
     config.ignore_client_order = false;
     config.ticketer = ticketer;
@@ -55,7 +58,17 @@ pub(crate) fn server_config(
 #[derive(Debug)]
 pub(crate) struct Keeper {
     certificates: Arc<Certificates>,
+    /// What needs nobody else: files, and the local CA.
+    own: Option<Own>,
+    acme: Option<acme::Manager>,
+}
+
+/// A source of one certificate that is looked at from time to time.
+#[derive(Debug)]
+struct Own {
     source: Source,
+    /// Where its certificate belongs among all that are served.
+    place: usize,
 }
 
 #[derive(Debug)]
@@ -65,7 +78,7 @@ enum Source {
 }
 
 impl Keeper {
-    /// Loads or makes the first certificates.
+    /// Loads or makes the first certificates. Asks nobody: what a CA has to issue comes later.
     pub(crate) fn open(tls: &config::Tls) -> Result<(Arc<Certificates>, Self), TlsError> {
         let now = OffsetDateTime::now_utc();
         let (source, first) = match &tls.certificates {
@@ -80,34 +93,107 @@ impl Keeper {
                 let first = Arc::clone(ca.leaf());
                 (Source::LocalCa(Box::new(ca)), first)
             }
+            CertificateSource::Acme(config) => return Self::open_acme(tls, config, now),
         };
-        info!(fingerprint = first.fingerprint, expires = %first.not_after, "certificate");
-        let certificates = Arc::new(Certificates::new(vec![first], tls.unknown_names));
-        let keeper = Self { certificates: Arc::clone(&certificates), source };
+        log_certificate(&first);
+        let certificates = Arc::new(Certificates::one(first, tls.unknown_names));
+        let keeper =
+            Self { certificates: Arc::clone(&certificates), own: Some(Own { source, place: 0 }), acme: None };
         Ok((certificates, keeper))
     }
 
-    /// The SHA-256 fingerprint of the certificate that clients get when they name none of the others.
+    /// A place for each name that a CA issues for, in the order of the config, and the local CA's leaf behind
+    /// them: it serves the names of its own, and as a fallback those whose place is empty.
+    fn open_acme(
+        tls: &config::Tls,
+        config: &AcmeConfig,
+        now: OffsetDateTime,
+    ) -> Result<(Arc<Certificates>, Self), TlsError> {
+        let storage = Storage::open(&tls.storage).map_err(TlsError::Storage)?;
+        let challenges = Arc::new(Challenges::default());
+        let manager =
+            acme::Manager::open(&storage, config, Arc::clone(&challenges)).map_err(TlsError::Acme)?;
+        let mut local = config.local.clone();
+        let mut places = Vec::new();
+        for (stored, otherwise) in manager.stored() {
+            let certificate = stored.servable(otherwise, now);
+            if let Some(certificate) = &certificate {
+                log_certificate(certificate);
+            }
+            places.push(match (certificate, otherwise) {
+                (Some(certificate), _) => Some(certificate),
+                (None, Otherwise::LocalCa) => None,
+                (None, Otherwise::Temporary) => {
+                    info!(name = %stored.subject, "a temporary certificate serves until the CA has issued one");
+                    Some(Arc::new(temporary::certificate(&stored.subject, now)?))
+                }
+            });
+            if otherwise == Otherwise::LocalCa {
+                local.extend(stored.subject.as_name().cloned());
+            }
+        }
+        let own = if local.is_empty() {
+            None
+        } else {
+            let ca = LocalCa::open(storage, local, &Machine::current(), now)?;
+            let place = places.len();
+            log_certificate(ca.leaf());
+            places.push(Some(Arc::clone(ca.leaf())));
+            let source = Source::LocalCa(Box::new(ca));
+            Some(Own { source, place })
+        };
+        let first_name = tls.names.first().cloned();
+        let certificates = Arc::new(Certificates::new(places, first_name, tls.unknown_names, challenges));
+        let keeper = Self { certificates: Arc::clone(&certificates), own, acme: Some(manager) };
+        Ok((certificates, keeper))
+    }
+
+    /// The SHA-256 fingerprint of the first name's certificate.
     pub(crate) fn fingerprint(&self) -> Option<String> {
         self.certificates.first().map(|first| first.fingerprint.clone())
     }
 
     /// Keeps the certificates up to date for as long as the process lives.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
+        let Self { certificates, own, acme } = self;
+        tokio::select! {
+            Some(()) = run_if_there(own.map(|own| own.run(Arc::clone(&certificates)))) => {}
+            Some(()) = run_if_there(acme.map(|acme| acme.run(Arc::clone(&certificates)))) => {}
+            else => std::future::pending().await,
+        }
+    }
+}
+
+async fn run_if_there(task: Option<impl Future<Output = ()>>) -> Option<()> {
+    match task {
+        Some(task) => {
+            task.await;
+            Some(())
+        }
+        None => None,
+    }
+}
+
+impl Own {
+    async fn run(mut self, certificates: Arc<Certificates>) {
         loop {
             // Short turns that look at the wall clock, and no timer until the day of renewal: a clock that
             // jumps, or a machine that slept, is noticed at the next turn (K10).
             tokio::time::sleep(self.interval()).await;
             let turn = tokio::task::spawn_blocking(move || {
-                self.look(OffsetDateTime::now_utc());
-                self
+                let found = self.look(OffsetDateTime::now_utc());
+                (self, found)
             });
-            self = match turn.await.map_err(tokio::task::JoinError::try_into_panic) {
-                Ok(keeper) => keeper,
+            let found;
+            (self, found) = match turn.await.map_err(tokio::task::JoinError::try_into_panic) {
+                Ok(turn) => turn,
                 Err(Ok(panicked)) => panic::resume_unwind(panicked),
                 // The runtime is shutting down.
                 Err(Err(_)) => return,
             };
+            if let Some(certificate) = found {
+                certificates.put(self.place, Some(certificate));
+            }
         }
     }
 
@@ -119,19 +205,24 @@ impl Keeper {
         }
     }
 
-    /// Serves a new certificate if there is one. What fails is logged and the old one stays.
-    fn look(&mut self, now: OffsetDateTime) {
-        let found = match &mut self.source {
+    /// A new certificate, if there is one. What fails is logged and the old one stays.
+    fn look(&mut self, now: OffsetDateTime) -> Option<Arc<Certificate>> {
+        match &mut self.source {
             Source::Files(watch) => watch.poll(),
             Source::LocalCa(ca) => ca.renew(&Machine::current(), now).unwrap_or_else(|error| {
                 error!("the certificate is not renewed: {error}");
                 None
             }),
-        };
-        if let Some(certificate) = found {
-            self.certificates.replace(vec![certificate]);
         }
     }
+}
+
+fn log_certificate(certificate: &Certificate) {
+    info!(
+        fingerprint = certificate.fingerprint,
+        expires = acme::moment(certificate.not_after),
+        "certificate"
+    );
 }
 
 /// Tells what a certificate that we did not make lacks: browsers will complain, we serve it all the same.
@@ -157,6 +248,8 @@ pub(crate) enum TlsError {
     Pair { cert: PathBuf, key: PathBuf, source: CertificateError },
     /// The storage directory fails.
     Storage(StorageError),
+    /// Nothing can be kept that a CA issues.
+    Acme(acme::ManagerError),
     /// The local CA's root is there and cannot be used.
     Root { file: PathBuf, source: CertificateError },
     /// The local CA's root is there without its key.
@@ -186,6 +279,7 @@ impl fmt::Display for TlsError {
                 key.display()
             ),
             Self::Storage(error) => error.fmt(f),
+            Self::Acme(error) => error.fmt(f),
             Self::Root { file, source } => {
                 write!(f, "the local CA's root in {} cannot be used: {source}; {NEW_ROOT}", file.display())
             }
@@ -342,14 +436,116 @@ mod tests {
         put("a.example");
         let mut tls = config(directory.path(), &["a.example"]);
         tls.certificates = CertificateSource::Files { cert: cert.clone(), key: key.clone() };
-        let (certificates, mut keeper) = Keeper::open(&tls).unwrap();
+        let (certificates, keeper) = Keeper::open(&tls).unwrap();
+        let mut own = keeper.own.unwrap();
+        let mut look = || {
+            for _ in 0..3 {
+                if let Some(found) = own.look(OffsetDateTime::now_utc()) {
+                    certificates.put(own.place, Some(found));
+                }
+            }
+        };
         let serves = |name: &str| certificates.is_for(&name.parse::<ServerName>().unwrap());
         assert!(serves("a.example"));
         put("b.example");
-        (0..3).for_each(|_| keeper.look(OffsetDateTime::now_utc()));
+        look();
         assert!(serves("b.example") && !serves("a.example"));
         fs::write(&key, "junk").unwrap();
-        (0..3).for_each(|_| keeper.look(OffsetDateTime::now_utc()));
+        look();
         assert!(serves("b.example"));
+    }
+
+    /// Of a config file's `[tls]` table with this in it.
+    fn acme(storage: &Path, keys: &str) -> config::Tls {
+        let file = storage.join("config.toml");
+        fs::write(&file, format!("version = 1\n[tls]\nstorage = {storage:?}\n{keys}")).unwrap();
+        let environment = config::Environment::of_process();
+        let loaded = config::load(Some(&file), &config::Flags::default(), &environment).unwrap();
+        loaded.config.tls.unwrap()
+    }
+
+    #[test]
+    fn every_name_is_served_at_once_whatever_a_ca_does_and_local_ones_by_the_local_ca() {
+        install_provider();
+        let storage = tempfile::tempdir().unwrap();
+        let domains = "domains = ['chat.lan', 'chat.example.org', '*.example.net', '192.168.1.20']";
+        let (certificates, keeper) = Keeper::open(&acme(storage.path(), domains)).unwrap();
+        assert!(keeper.acme.is_some() && keeper.own.is_some());
+        let server = Arc::new(server_config(Arc::clone(&certificates), ticketer().unwrap()));
+        let client = Arc::new(client(storage.path(), &TLS13, &["h2"]));
+        for local in ["chat.lan", "192.168.1.20"] {
+            assert!(shake(&client, &server, local).is_ok(), "{local}");
+        }
+        // Temporary ones: served, and trusted by nobody.
+        for public in ["chat.example.org", "www.example.net"] {
+            assert!(shake(&client, &server, public).is_err(), "{public}");
+            assert!(certificates.serves(&public.parse().unwrap()), "{public}");
+        }
+        assert_eq!(certificates.first_name(), Some("chat.lan".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_fallback_is_the_local_ca_until_there_is_a_certificate_and_that_wins() {
+        install_provider();
+        let storage = tempfile::tempdir().unwrap();
+        let keys = "domains = ['chat.example.org']\n[tls.acme]\nfallback = 'self-signed'";
+        let tls = acme(storage.path(), keys);
+        let (certificates, _keeper) = Keeper::open(&tls).unwrap();
+        let server = Arc::new(server_config(Arc::clone(&certificates), ticketer().unwrap()));
+        // A client that has been there would resume its session.
+        let new_client = || Arc::new(client(storage.path(), &TLS13, &["h2"]));
+        assert!(shake(&new_client(), &server, "chat.example.org").is_ok());
+        let public = temporary::certificate(&"chat.example.org".parse().unwrap(), OffsetDateTime::now_utc());
+        certificates.put(0, Some(Arc::new(public.unwrap())));
+        assert!(shake(&new_client(), &server, "chat.example.org").is_err());
+        certificates.put(0, None);
+        assert!(shake(&new_client(), &server, "chat.example.org").is_ok());
+    }
+
+    #[test]
+    fn a_stored_certificate_serves_after_a_restart_and_a_second_process_starts_too() {
+        install_provider();
+        let storage = tempfile::tempdir().unwrap();
+        let tls = acme(storage.path(), "domains = ['chat.example.org']");
+        let made = rcgen::generate_simple_self_signed(["chat.example.org".to_owned()]).unwrap();
+        let pair = crate::storage::Pair {
+            chain: made.cert.pem().into(),
+            key: made.signing_key.serialize_pem().into(),
+        };
+        let subject = "chat.example.org".parse().unwrap();
+        let stored = acme::import(&Storage::open(storage.path()).unwrap(), &subject, &pair).unwrap();
+        let (_, first) = Keeper::open(&tls).unwrap();
+        let (_, second) = Keeper::open(&tls).unwrap();
+        let expected = stored.certificate.map(|certificate| certificate.fingerprint.clone());
+        assert_eq!((first.fingerprint(), second.fingerprint()), (expected.clone(), expected));
+    }
+
+    #[test]
+    fn a_ca_that_comes_for_a_proof_gets_it_and_everybody_else_their_certificate() {
+        install_provider();
+        let storage = tempfile::tempdir().unwrap();
+        let challenges = Arc::new(Challenges::default());
+        let now = OffsetDateTime::now_utc();
+        let temporary = temporary::certificate(&"chat.example.org".parse().unwrap(), now).unwrap();
+        let places = vec![Some(Arc::new(temporary))];
+        let certificates = Certificates::new(places, None, UnknownNames::Default, Arc::clone(&challenges));
+        let server = Arc::new(server_config(Arc::new(certificates), ticketer().unwrap()));
+        fs::create_dir(storage.path().join("local-ca")).unwrap();
+        let root = rcgen::generate_simple_self_signed(["root".to_owned()]).unwrap();
+        fs::write(storage.path().join(local_ca::ROOT), root.cert.pem()).unwrap();
+        let comes = |alpn: &[&str]| {
+            let client = Arc::new(client(storage.path(), &TLS13, alpn));
+            shake(&client, &server, "chat.example.org").map(drop)
+        };
+        // What the client says of a certificate that it does not take, against our alert.
+        let refuses =
+            |result: Result<(), rustls::Error>| matches!(result, Err(rustls::Error::InvalidCertificate(_)));
+        let alert = |result: Result<(), rustls::Error>| {
+            matches!(result, Err(rustls::Error::General(_) | rustls::Error::NoCertificatesPresented))
+        };
+        assert!(alert(comes(&["acme-tls/1"])));
+        let _shown = challenges.show_tls(&"chat.example.org".parse().unwrap(), &[7; 32]).unwrap();
+        assert!(refuses(comes(&["acme-tls/1"])));
+        assert!(refuses(comes(&["h2"])));
     }
 }

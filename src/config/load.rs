@@ -160,6 +160,21 @@ mod tests {
         case
     }
 
+    /// Every key of `table`, and of the tables in it.
+    fn write_keys(name: &str, table: &DeTable<'_>, keys: &mut BTreeSet<String>) {
+        for (key, value) in table {
+            let key = match name {
+                "" => key.get_ref().to_string(),
+                name => format!("{name}.{}", key.get_ref()),
+            };
+            let in_array = value.get_ref().as_array().into_iter().flatten();
+            for inner in in_array.chain([value]).filter_map(|value| value.get_ref().as_table()) {
+                write_keys(&key, inner, keys);
+            }
+            keys.insert(key);
+        }
+    }
+
     fn loaded(config: &str) -> Loaded {
         Case::new(config).load().unwrap()
     }
@@ -297,13 +312,7 @@ uri_prefix = "your20charprefix"
         faults.into_result().unwrap();
 
         let mut written = BTreeSet::new();
-        for (key, value) in document.get_ref() {
-            written.insert(key.get_ref().to_string());
-            let in_array = value.get_ref().as_array().into_iter().flatten();
-            for table in in_array.chain([value]).filter_map(|value| value.get_ref().as_table()) {
-                written.extend(table.keys().map(|name| format!("{}.{}", key.get_ref(), name.get_ref())));
-            }
-        }
+        write_keys("", document.get_ref(), &mut written);
         assert_eq!(written, known);
     }
 
@@ -353,12 +362,12 @@ uri_prefix = "your20charprefix"
             ("[tls]\ndomains = ['a_b..c']", 3, "neither a domain name"),
             ("[tls]\nmode = 'files'", 3, "needs `cert` and `key`"),
             (
-                "[tls]\nmode = 'acme'\ndomains = ['a.b']",
+                "[tls]\nmode = 'acmee'\ndomains = ['a.b']",
                 3,
-                "it can be `auto`, `self-signed`, `files` or `off`",
+                "it can be `auto`, `acme`, `self-signed`, `files` or `off`",
             ),
             ("[tls]\ndomains = ['a.b']\nhsts = 5", 4, "add a unit"),
-            ("[tls.acme]\n[tls]\nmode='off'", 2, "`tls.acme`: unknown key"),
+            ("[tls.acmee]\n[tls]\nmode='off'", 2, "`tls.acmee`: unknown key"),
             ("[backend]\nurl = 'http://h/api'", 3, "ends after host and port"),
             ("[backend]\nurl = 'http://u:p@h'", 3, "no user or password"),
             ("[backend]\nurl = 'unix:/x'", 3, "begins with `http://`"),

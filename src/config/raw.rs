@@ -2,6 +2,8 @@
 //!
 //! Lives only inside [`load`](super::load()): nothing here has a default, and nothing says which keys go together.
 
+mod acme;
+
 use std::{path::PathBuf, time::Duration};
 
 use http::HeaderName;
@@ -14,10 +16,12 @@ use super::{
     reader::{Choice, Table, Value, integer},
     setting::Setting,
     source::Place,
-    types::{BindHost, ByteSize, ServerName, TrustedPeer, UriPrefix},
+    types::{BindHost, ByteSize, Subject, TrustedPeer, UriPrefix},
     units::{Count, HttpPort, OptionalCount, TimeLimit},
     url::{BackendUrl, FrontendUrl, ProxyUrl},
 };
+
+pub(crate) use acme::{RawAcme, RawAcmeDns};
 
 /// The whole file.
 #[derive(Default)]
@@ -57,18 +61,20 @@ pub(crate) struct RawTls {
     /// The table's name in the file; `None`: a flag made it.
     pub(crate) place: Option<Place>,
     pub(crate) mode: Setting<TlsMode>,
-    pub(crate) domains: Setting<Vec<ServerName>>,
+    pub(crate) domains: Setting<Vec<Subject>>,
     pub(crate) cert: Setting<PathBuf>,
     pub(crate) key: Setting<PathBuf>,
     pub(crate) storage: Setting<PathBuf>,
     pub(crate) unknown_names: Setting<UnknownNames>,
     pub(crate) hsts: Setting<Hsts>,
+    pub(crate) acme: RawAcme,
 }
 
 /// `[tls] mode`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum TlsMode {
     Auto,
+    Acme,
     SelfSigned,
     Files,
     Off,
@@ -222,6 +228,7 @@ impl RawTls {
             storage: table.optional_text("storage"),
             unknown_names: table.take("unknown_names"),
             hsts: table.take("hsts"),
+            acme: table.table("acme", RawAcme::read).or_default(),
         }
     }
 }
@@ -318,6 +325,7 @@ impl Value for Hsts {
 impl Choice for TlsMode {
     const CHOICES: &'static [(&'static str, Self)] = &[
         ("auto", Self::Auto),
+        ("acme", Self::Acme),
         ("self-signed", Self::SelfSigned),
         ("files", Self::Files),
         ("off", Self::Off),

@@ -33,7 +33,8 @@ pub(crate) struct Reader<'a> {
 /// A table that is being read.
 pub(crate) struct Table<'r, 'a> {
     reader: &'r mut Reader<'a>,
-    name: &'static str,
+    /// With the names of the tables that it lies in before it; empty for the document.
+    name: String,
     entries: &'r DeTable<'r>,
     /// The table's header, or the key that it is the value of.
     place: Option<Place>,
@@ -66,12 +67,12 @@ impl Reader<'_> {
         entries: &DeTable<'_>,
         read: impl FnOnce(&mut Table<'_, '_>) -> T,
     ) -> T {
-        self.table("", entries, None, read)
+        self.table(String::new(), entries, None, read)
     }
 
     fn table<T>(
         &mut self,
-        name: &'static str,
+        name: String,
         entries: &DeTable<'_>,
         place: Option<Place>,
         read: impl FnOnce(&mut Table<'_, '_>) -> T,
@@ -110,6 +111,25 @@ impl Table<'_, '_> {
         match self.entry(key) {
             Some((_, value)) if value.get_ref().as_str() == Some("") => Setting::Absent,
             Some(_) | None => self.text(key),
+        }
+    }
+
+    /// A value of its own TOML type, where an empty string stands for none.
+    pub(crate) fn optional<T: Value>(&mut self, key: &'static str) -> Setting<T> {
+        match self.entry(key) {
+            Some((_, value)) if value.get_ref().as_str() == Some("") => Setting::Absent,
+            Some(_) | None => self.take(key),
+        }
+    }
+
+    /// One string, or a list of them.
+    pub(crate) fn texts<T: FromStr<Err: Error + Send + Sync + 'static>>(
+        &mut self,
+        key: &'static str,
+    ) -> Setting<Vec<T>> {
+        match self.entry(key) {
+            Some((_, value)) if value.get_ref().is_str() => self.text(key).map(|one| vec![one]),
+            Some(_) | None => self.list(key),
         }
     }
 
@@ -152,7 +172,8 @@ impl Table<'_, '_> {
             return self.faulty(key, wrong_type("a table", value.get_ref()), value);
         };
         let place = self.place_of(name);
-        let read = self.reader.table(key, entries, Some(place.clone()), read);
+        let full_name = self.full_name(key);
+        let read = self.reader.table(full_name, entries, Some(place.clone()), read);
         Setting::Given(read, place)
     }
 
@@ -175,7 +196,8 @@ impl Table<'_, '_> {
                 return self.faulty(key, wrong_type("a table", element.get_ref()), element);
             };
             let place = self.place_of(element);
-            list.push(self.reader.table(key, entries, Some(place), &read));
+            let full_name = self.full_name(key);
+            list.push(self.reader.table(full_name, entries, Some(place), &read));
         }
         Setting::Given(list, self.place_of(name))
     }
@@ -206,7 +228,7 @@ impl Table<'_, '_> {
     }
 
     fn full_name(&self, key: &str) -> String {
-        match self.name {
+        match self.name.as_str() {
             "" => key.to_owned(),
             name => format!("{name}.{key}"),
         }

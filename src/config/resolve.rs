@@ -12,16 +12,13 @@ use http::HeaderName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    CertificateSource, Config, Environment, Frontend, Limits, Loaded, Log, LogFormat, Server, Tls,
-    UnknownNames, Warning, backend,
+    Config, Environment, Frontend, Limits, Loaded, Log, LogFormat, Server, Warning, backend, certificates,
     error::{Faults, Reason},
     paths,
-    raw::{
-        FrontendMode, Hsts, Raw, RawFrontend, RawLimits, RawLog, RawServer, RawTls, RawUpstreamProxy, TlsMode,
-    },
+    raw::{FrontendMode, Raw, RawFrontend, RawLimits, RawLog, RawServer, RawUpstreamProxy, TlsMode},
     setting::Setting,
     source::{Place, Source},
-    types::{BindHost, ByteSize, ServerName, TrustedPeer},
+    types::{BindHost, ByteSize, TrustedPeer},
     units::{Count, HttpPort, TimeLimit},
     url::ProxyUrl,
 };
@@ -73,10 +70,18 @@ pub(crate) fn resolve(
         }
         (Setting::Given(..) | Setting::Absent | Setting::Faulty, _) => paths::default_rules(&uri_prefix),
     };
+    let server = self::server(server, protocol, faults, &mut warnings);
     let upstream_proxy = self::upstream_proxy(upstream_proxy, faults);
     let config = Config {
-        server: self::server(server, protocol, faults, &mut warnings),
-        tls: tls.filter(|_| protocol == Protocol::Https).map(|tls| self::tls(tls, environment, faults)),
+        tls: tls.filter(|_| protocol == Protocol::Https).map(|tls| {
+            let surroundings = certificates::Surroundings {
+                environment,
+                http_port: server.http_port,
+                upstream_proxy: upstream_proxy.as_ref(),
+            };
+            certificates::tls(tls, surroundings, faults, &mut warnings)
+        }),
+        server,
         backend: backend::backend(raw_backend, upstream_proxy.as_ref(), faults),
         upstream_proxy,
         frontend: self::frontend(frontend, faults, &mut warnings),
@@ -135,72 +140,8 @@ fn loopback() -> Vec<IpNet> {
     ]
 }
 
-fn tls(raw: RawTls, environment: &Environment, faults: &mut Faults) -> Tls {
-    let files = certificate_files(&raw, faults);
-    let certificates = match (raw.mode.as_given(), files) {
-        (Some(TlsMode::Auto | TlsMode::Files) | None, Some(files)) => files,
-        (Some(TlsMode::Files), None) => {
-            if raw.cert.is_absent() && raw.key.is_absent() {
-                let reason = Reason::Rule("mode `files` needs `cert` and `key`");
-                faults.add("tls.mode", reason, raw.mode.place());
-            }
-            CertificateSource::LocalCa
-        }
-        (Some(TlsMode::Auto | TlsMode::SelfSigned | TlsMode::Off) | None, _) => CertificateSource::LocalCa,
-    };
-    let no_names = match &raw.domains {
-        Setting::Absent => true,
-        Setting::Given(names, _) => names.is_empty(),
-        Setting::Faulty => false,
-    };
-    let makes_certificates = matches!(raw.mode.as_given(), Some(TlsMode::SelfSigned))
-        || (matches!(raw.mode.as_given(), Some(TlsMode::Auto)) || raw.mode.is_absent())
-            && raw.cert.is_absent()
-            && raw.key.is_absent();
-    if no_names && makes_certificates {
-        let reason = Reason::Rule("give the names and addresses that the certificate is for");
-        let place = raw.domains.place().or(raw.mode.place()).or(raw.place);
-        faults.add("tls.domains", reason, place);
-    }
-    let mut names: Vec<ServerName> = Vec::new();
-    for name in raw.domains.or_default() {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    Tls {
-        names,
-        certificates,
-        storage: raw.storage.given().unwrap_or_else(|| environment.storage()),
-        unknown_names: raw.unknown_names.or(UnknownNames::Reject),
-        hsts: raw.hsts.or(Hsts(None)).0,
-    }
-}
-
-/// `cert` and `key`, when both are there and can be read.
-fn certificate_files(raw: &RawTls, faults: &mut Faults) -> Option<CertificateSource> {
-    readable(&raw.cert, "tls.cert", faults);
-    readable(&raw.key, "tls.key", faults);
-    match (&raw.cert, &raw.key) {
-        (Setting::Given(cert, _), Setting::Given(key, _)) => {
-            Some(CertificateSource::Files { cert: cert.clone(), key: key.clone() })
-        }
-        (Setting::Given(_, place), Setting::Absent) => {
-            let reason = Reason::Rule("a certificate needs its `key`");
-            faults.add("tls.cert", reason, Some(place.clone()));
-            None
-        }
-        (Setting::Absent, Setting::Given(_, place)) => {
-            let reason = Reason::Rule("a key needs its `cert`");
-            faults.add("tls.key", reason, Some(place.clone()));
-            None
-        }
-        (Setting::Absent | Setting::Faulty, _) | (_, Setting::Faulty) => None,
-    }
-}
-
 /// Notes a fault when the file that a key names cannot be read.
-pub(super) fn readable(setting: &Setting<PathBuf>, key: &'static str, faults: &mut Faults) {
+pub(in crate::config) fn readable(setting: &Setting<PathBuf>, key: &'static str, faults: &mut Faults) {
     let Setting::Given(path, place) = setting else {
         return;
     };

@@ -42,6 +42,15 @@ impl<T> Setting<T> {
         }
     }
 
+    /// The setting of what `change` makes of a good value.
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Setting<U> {
+        match self {
+            Self::Absent => Setting::Absent,
+            Self::Faulty => Setting::Faulty,
+            Self::Given(value, place) => Setting::Given(change(value), place),
+        }
+    }
+
     /// Whether nobody gave it, not even wrongly.
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)

@@ -153,6 +153,76 @@ impl fmt::Display for ServerNameError {
 
 impl std::error::Error for ServerNameError {}
 
+/// What one certificate is for: a name or address, or every name one label below a domain.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Subject {
+    Name(ServerName),
+    /// `example.org` for `*.example.org`.
+    Wildcard(Box<str>),
+}
+
+/// Why a text is neither.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum SubjectError {
+    Name(ServerNameError),
+    /// A `*` that stands for something else than the whole first label of a domain.
+    Wildcard,
+}
+
+impl FromStr for Subject {
+    type Err = SubjectError;
+
+    fn from_str(text: &str) -> Result<Self, SubjectError> {
+        let Some(parent) = text.strip_prefix("*.") else {
+            let error =
+                if text.contains('*') { SubjectError::Wildcard } else { SubjectError::Name(ServerNameError) };
+            return text.parse().map(Self::Name).map_err(|_| error);
+        };
+        match parent.parse() {
+            Ok(ServerName::Dns(parent)) => Ok(Self::Wildcard(parent)),
+            Ok(ServerName::Ip(_)) | Err(ServerNameError) => Err(SubjectError::Wildcard),
+        }
+    }
+}
+
+impl Subject {
+    /// Whether no public CA vouches for it.
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Name(name) => name.is_local(),
+            Self::Wildcard(parent) => ServerName::Dns(parent.clone()).is_local(),
+        }
+    }
+
+    /// The name, unless it is a wildcard.
+    pub(crate) fn as_name(&self) -> Option<&ServerName> {
+        match self {
+            Self::Name(name) => Some(name),
+            Self::Wildcard(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Wildcard(parent) => write!(f, "*.{parent}"),
+        }
+    }
+}
+
+impl fmt::Display for SubjectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(error) => error.fmt(f),
+            Self::Wildcard => f.write_str("a wildcard is the whole first label of a domain: *.example.org"),
+        }
+    }
+}
+
+impl std::error::Error for SubjectError {}
+
 /// A text that is never shown.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Secret(pub(crate) String);

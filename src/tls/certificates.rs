@@ -23,7 +23,10 @@ use x509_parser::{
     certificate::X509Certificate, error::X509Error, extensions::GeneralName, prelude::FromDer,
 };
 
-use crate::config::{ServerName, UnknownNames};
+use crate::{
+    acme::{Challenges, Validity, challenges::ACME_TLS},
+    config::{ServerName, Subject, UnknownNames},
+};
 
 /// A certificate chain with its key, and what the leaf says of itself.
 pub(crate) struct Certificate {
@@ -36,6 +39,8 @@ pub(crate) struct Certificate {
     pub(crate) not_after: OffsetDateTime,
     /// SHA-256 of the leaf, as browsers show it: `AB:CD:…`.
     pub(crate) fingerprint: String,
+    /// Who signed it: organisation and common name.
+    pub(crate) issuer: String,
 }
 
 /// Why PEM texts make no certificate that can be served.
@@ -83,7 +88,21 @@ impl Certificate {
             not_before: parsed.validity().not_before.to_datetime(),
             not_after: parsed.validity().not_after.to_datetime(),
             fingerprint: fingerprint(&leaf),
+            issuer: issuer(&parsed),
         })
+    }
+
+    /// From when until when it is valid.
+    pub(crate) fn validity(&self) -> Validity {
+        Validity { not_before: self.not_before, not_after: self.not_after }
+    }
+
+    /// Whether it is what was asked for: for a wildcard, one with that very wildcard.
+    pub(crate) fn is_for(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Name(name) => self.covers(name),
+            Subject::Wildcard(parent) => self.wildcards.contains(parent),
+        }
     }
 
     /// Whether a client that asked for `name` takes it.
@@ -119,6 +138,13 @@ pub(crate) fn fingerprint(der: &[u8]) -> String {
     bytes.join(":")
 }
 
+fn issuer(certificate: &X509Certificate<'_>) -> String {
+    let issuer = certificate.issuer();
+    let parts = issuer.iter_organization().chain(issuer.iter_common_name());
+    let parts: Vec<_> = parts.filter_map(|part| part.as_str().ok()).collect();
+    parts.join(" ")
+}
+
 /// The names and wildcards of the extension; kinds of names that no TLS client asks for are left out.
 fn alternative_names(
     certificate: &X509Certificate<'_>,
@@ -149,12 +175,20 @@ pub(crate) fn address(octets: &[u8]) -> Option<IpAddr> {
 pub(crate) struct Certificates {
     served: ArcSwap<Served>,
     unknown_names: UnknownNames,
+    /// What a CA that comes to look is shown, in handshakes and on port 80.
+    challenges: Arc<Challenges>,
 }
 
 /// One state of [`Certificates`]. Where two certificates share a name, the earlier one is served.
 #[derive(Debug)]
 struct Served {
+    /// Each in its place; a place may be empty.
+    places: Vec<Option<Arc<Certificate>>>,
+    /// The name whose certificate stands for all.
+    first_name: Option<ServerName>,
     first: Option<Arc<Certificate>>,
+    /// For clients that give no name: they came by an address.
+    nameless: Option<Arc<Certificate>>,
     dns: HashMap<Box<str>, Arc<Certificate>>,
     /// By what follows `*.`.
     wildcards: HashMap<Box<str>, Arc<Certificate>>,
@@ -162,14 +196,38 @@ struct Served {
 }
 
 impl Certificates {
-    /// Of `certificates`, the first being the one for clients that give no name.
-    pub(crate) fn new(certificates: Vec<Arc<Certificate>>, unknown_names: UnknownNames) -> Self {
-        Self { served: ArcSwap::from_pointee(Served::new(certificates)), unknown_names }
+    /// Of the certificate for one source of them.
+    pub(crate) fn one(certificate: Arc<Certificate>, unknown_names: UnknownNames) -> Self {
+        Self::new(vec![Some(certificate)], None, unknown_names, Arc::default())
     }
 
-    /// Serves `certificates`, and no other, from the next handshake on.
-    pub(crate) fn replace(&self, certificates: Vec<Arc<Certificate>>) {
-        self.served.store(Arc::new(Served::new(certificates)));
+    /// Of certificates in their places, the earlier ones being served where two are for one name. Clients that
+    /// give no name get the first one for an address, or else the one for `first_name`, or else the first.
+    pub(crate) fn new(
+        places: Vec<Option<Arc<Certificate>>>,
+        first_name: Option<ServerName>,
+        unknown_names: UnknownNames,
+        challenges: Arc<Challenges>,
+    ) -> Self {
+        Self { served: ArcSwap::from_pointee(Served::new(places, first_name)), unknown_names, challenges }
+    }
+
+    /// Serves `certificate` instead of what was in this place, or leaves it to the others, from the next
+    /// handshake on.
+    pub(crate) fn put(&self, place: usize, certificate: Option<Arc<Certificate>>) {
+        self.served.rcu(|served| {
+            let mut places = served.places.clone();
+            if places.len() <= place {
+                places.resize(place + 1, None);
+            }
+            places[place] = certificate.clone();
+            Served::new(places, served.first_name.clone())
+        });
+    }
+
+    /// What a CA that comes to look is shown.
+    pub(crate) fn challenges(&self) -> &Challenges {
+        &self.challenges
     }
 
     /// Whether one of the certificates has `name` itself in it, and not a wildcard that covers it.
@@ -181,7 +239,13 @@ impl Certificates {
         }
     }
 
-    /// The certificate for clients that give no name.
+    /// Whether one of the certificates is for `name`, by a wildcard too.
+    #[cfg(test)]
+    pub(crate) fn serves(&self, name: &ServerName) -> bool {
+        self.served.load().of_name(name).is_some()
+    }
+
+    /// The certificate of the first name.
     pub(crate) fn first(&self) -> Option<Arc<Certificate>> {
         self.served.load().first.clone()
     }
@@ -196,7 +260,7 @@ impl Certificates {
         let served = self.served.load();
         // A client that connects to an IP address sends no name (RFC 6066, section 3).
         let Some(name) = name else {
-            return served.first.clone();
+            return served.nameless.clone();
         };
         let name = name.strip_suffix('.').unwrap_or(name);
         match (served.of_dns_name(name), self.unknown_names) {
@@ -208,15 +272,18 @@ impl Certificates {
 }
 
 impl Served {
-    fn new(certificates: Vec<Arc<Certificate>>) -> Self {
+    fn new(places: Vec<Option<Arc<Certificate>>>, first_name: Option<ServerName>) -> Self {
         let mut served = Self {
-            first: certificates.first().cloned(),
+            places: Vec::new(),
+            first_name: None,
+            first: None,
+            nameless: None,
             dns: HashMap::new(),
             wildcards: HashMap::new(),
             addresses: HashMap::new(),
         };
         // The last goes in first, so that the earlier ones replace it.
-        for certificate in certificates.iter().rev() {
+        for certificate in places.iter().flatten().rev() {
             for name in &certificate.names {
                 match name {
                     ServerName::Dns(name) => served.dns.insert(name.clone(), Arc::clone(certificate)),
@@ -227,7 +294,23 @@ impl Served {
                 served.wildcards.insert(parent.clone(), Arc::clone(certificate));
             }
         }
+        let wanted = first_name.as_ref().and_then(|name| served.of_name(name)).cloned();
+        served.first = wanted.or_else(|| places.iter().flatten().next().cloned());
+        let has_address = |certificate: &Certificate| {
+            certificate.names.iter().any(|name| matches!(name, ServerName::Ip(_)))
+        };
+        let by_address = places.iter().flatten().find(|certificate| has_address(certificate));
+        served.nameless = by_address.or(served.first.as_ref()).cloned();
+        served.places = places;
+        served.first_name = first_name;
         served
+    }
+
+    fn of_name(&self, name: &ServerName) -> Option<&Arc<Certificate>> {
+        match name {
+            ServerName::Dns(name) => self.of_dns_name(name),
+            ServerName::Ip(address) => self.addresses.get(address),
+        }
     }
 
     /// The name itself, else a wildcard in place of its first label (RFC 6125, section 6.4.3).
@@ -242,6 +325,10 @@ impl Served {
 impl ResolvesServerCert for Certificates {
     /// `None` ends the handshake with an alert. The name comes in lower case.
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // RFC 8737, section 4: who speaks this protocol comes for the proof, and gets nothing else.
+        if client_hello.alpn().is_some_and(|mut offered| offered.any(|name| name == ACME_TLS)) {
+            return self.challenges.tls_answer(client_hello.server_name()?);
+        }
         self.choose(client_hello.server_name()).map(|certificate| Arc::clone(&certificate.key))
     }
 }
@@ -280,6 +367,11 @@ mod tests {
         Arc::new(Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap())
     }
 
+    fn served(certificates: Vec<Arc<Certificate>>, unknown_names: UnknownNames) -> Certificates {
+        let places = certificates.into_iter().map(Some).collect();
+        Certificates::new(places, None, unknown_names, Arc::default())
+    }
+
     fn name(text: &str) -> ServerName {
         text.parse().unwrap()
     }
@@ -289,8 +381,8 @@ mod tests {
         let a = certificate(&["a.example", "10.0.0.1"]);
         let b = certificate(&["*.b.example", "b.example", "x.a.example"]);
         let all = vec![Arc::clone(&a), Arc::clone(&b)];
-        let strict = Certificates::new(all.clone(), UnknownNames::Reject);
-        let lenient = Certificates::new(all, UnknownNames::Default);
+        let strict = served(all.clone(), UnknownNames::Reject);
+        let lenient = served(all, UnknownNames::Default);
         for (sni, expected, fallback) in [
             (None, Some(&a), Some(&a)),
             (Some("a.example"), Some(&a), Some(&a)),
@@ -313,7 +405,7 @@ mod tests {
 
     #[test]
     fn it_is_for_the_names_and_addresses_that_stand_in_a_certificate() {
-        let served = Certificates::new(
+        let served = served(
             vec![certificate(&["A.example", "10.0.0.1", "fd00::1"]), certificate(&["*.b.example"])],
             UnknownNames::Default,
         );
@@ -328,20 +420,36 @@ mod tests {
     }
 
     #[test]
-    fn the_set_is_swapped_as_a_whole() {
-        let served = Certificates::new(vec![certificate(&["a.example"])], UnknownNames::Reject);
-        served.replace(vec![certificate(&["b.example"])]);
+    fn a_new_certificate_takes_the_place_of_the_old_one_and_of_no_other() {
+        let served = served(vec![certificate(&["a.example"])], UnknownNames::Reject);
+        served.put(2, Some(certificate(&["c.example"])));
+        served.put(0, Some(certificate(&["b.example"])));
         assert!(served.choose(Some("a.example")).is_none());
-        assert!(served.choose(Some("b.example")).is_some());
-        served.replace(Vec::new());
-        assert!(served.choose(None).is_none());
-        assert_eq!(served.first_name(), None);
+        assert!(served.choose(Some("b.example")).is_some() && served.choose(Some("c.example")).is_some());
+        assert_eq!(served.first_name(), Some(name("b.example")));
+        served.put(0, None);
+        assert!(served.choose(Some("b.example")).is_none());
+    }
+
+    #[test]
+    fn clients_without_a_name_get_a_certificate_for_an_address_or_that_of_the_first_name() {
+        let places = vec![None, Some(certificate(&["a.example"])), Some(certificate(&["b.example"]))];
+        let served = Certificates::new(places, Some(name("b.example")), UnknownNames::Reject, Arc::default());
+        assert_eq!(served.first_name(), Some(name("b.example")));
+        assert!(served.choose(None).unwrap().covers(&name("b.example")));
+        served.put(0, Some(certificate(&["b.example", "c.example"])));
+        assert_eq!(served.first().unwrap().names.len(), 2);
+        served.put(3, Some(certificate(&["10.0.0.1"])));
+        assert!(served.choose(None).unwrap().covers(&name("10.0.0.1")));
+        assert_eq!(served.first_name(), Some(name("b.example")));
+        let empty = Certificates::new(vec![None], None, UnknownNames::Default, Arc::default());
+        assert!(empty.choose(None).is_none() && empty.first_name().is_none());
     }
 
     #[test]
     fn of_two_certificates_for_a_name_the_earlier_is_served() {
         let (first, second) = (certificate(&["a.example"]), certificate(&["a.example"]));
-        let served = Certificates::new(vec![Arc::clone(&first), second], UnknownNames::Reject);
+        let served = served(vec![Arc::clone(&first), second], UnknownNames::Reject);
         assert_eq!(served.choose(Some("a.example")).unwrap().fingerprint, first.fingerprint);
     }
 

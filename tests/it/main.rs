@@ -8,6 +8,15 @@
 mod harness;
 mod harness_itself;
 
+mod acme;
+mod acme_cert;
+mod acme_challenges;
+mod acme_check;
+mod acme_egress;
+mod acme_faults;
+mod acme_harness;
+mod acme_renewal;
+mod acme_storage;
 mod budget;
 mod command_line;
 mod config_check;
