@@ -105,6 +105,26 @@ impl Upstream {
         Self { sender, streams, scheme, authority, own_host, base, host, bounds, tunnels }
     }
 
+    /// Looks whether the origin can be reached, for the log: a start without a backend is no error.
+    pub(crate) async fn look(&self) {
+        if let Err(error) = self.sender.pool.egress().connect(None).await {
+            self.sender.health.refused(&error);
+        }
+    }
+
+    /// What is under way, for the log.
+    pub(crate) fn log_status(&self) {
+        let sender = &self.sender;
+        let (busy, idle, waiting) = sender.pool.counts();
+        let (live, held) = (sender.health.live().value(), sender.health.held().value());
+        let (retries, given_up) = sender.health.counts();
+        tracing::info!(
+            origin = %self,
+            busy, idle, waiting, streams_live = live, streams_held = held, streams_given_up = given_up, retries,
+            "status"
+        );
+    }
+
     /// Forwards a request and gives the response's head, with a body that streams.
     pub(crate) async fn forward(
         &self,
@@ -270,6 +290,12 @@ impl Upstream {
                 Body::stream(FilteredBody::new(filter, upload))
             }
         })
+    }
+}
+
+impl std::fmt::Display for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}{}", self.scheme, self.authority, self.base)
     }
 }
 

@@ -26,6 +26,13 @@ pub(crate) struct Names {
 }
 
 impl Names {
+    /// The URL of the first name, for people.
+    pub(crate) fn url(&self, https_port: u16) -> String {
+        let name = self.configured.first().cloned().or_else(|| self.certificates.first_name());
+        let host = name.map_or_else(|| "*".to_owned(), |name| name.to_host());
+        format!("https://{host}{}/", port_of(https_port))
+    }
+
     fn are(&self, name: &ServerName) -> bool {
         self.configured.contains(name) || self.certificates.is_for(name)
     }
@@ -45,7 +52,7 @@ pub(crate) fn answer(names: &Names, https_port: u16, parts: &Parts) -> Response<
         .or_else(|| names.configured.first().cloned())
         .or_else(|| names.certificates.first_name());
     let location = name.and_then(|name| {
-        let port = if https_port == 443 { String::new() } else { format!(":{https_port}") };
+        let port = port_of(https_port);
         // `OPTIONS *` has none.
         let path = parts.uri.path_and_query().map(|target| target.as_str());
         let path = path.filter(|path| path.starts_with('/')).unwrap_or("/");
@@ -90,6 +97,11 @@ fn challenge(challenges: &Challenges, token: &str, method: &Method) -> Response<
         None => *response.status_mut() = StatusCode::NOT_FOUND,
     }
     response
+}
+
+/// As it stands in a URL: 443 goes without saying.
+fn port_of(https_port: u16) -> String {
+    if https_port == 443 { String::new() } else { format!(":{https_port}") }
 }
 
 /// The name in `Host`, if it is one (attacks.md R1).

@@ -23,13 +23,16 @@ use crate::{
     listener,
     redirect::Names,
     signal,
-    site::{Plan, Site, SiteError, Sites},
+    site::{Frontend, Plan, Site, SiteError, Sites},
     tls::{self, Keeper, TlsError},
 };
 
 /// A relay that is bound and about to run.
 pub(crate) struct Relay {
     listeners: Vec<(TcpListener, Service)>,
+    sites: Sites,
+    /// Where people find it: the first name's URL, or the address over plain HTTP.
+    url: String,
     keeper: Option<Keeper>,
     /// One for each connection that may be open.
     permits: Arc<Semaphore>,
@@ -109,29 +112,32 @@ impl Relay {
         };
 
         let main = bind(server.port, "--port")?;
+        let main_address = main.local_addr().unwrap_or(SocketAddr::new(server.host, server.port));
         let mut listeners = Vec::new();
-        let keeper = match tls {
+        let (keeper, url) = match tls {
             None => {
                 listeners.push((main, service(Purpose::Http)));
-                None
+                (None, format!("http://{main_address}/"))
             }
             Some(tls) => {
+                // Every port before the first certificate: what fails has made nothing then.
+                let redirect = server.http_port.map(|port| bind(port, "--http-port")).transpose()?;
                 let (certificates, keeper) = Keeper::open(&tls).map_err(StartError::Tls)?;
                 let tickets = tls::ticketer().map_err(StartError::Tls)?;
                 let acceptor =
                     TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&certificates), tickets)));
                 let names = Names { certificates, configured: tls.names.into() };
-                if let Some(port) = server.http_port {
-                    let https_port = main.local_addr().map_or(server.port, |address| address.port());
-                    let purpose = Purpose::Redirect { names: names.clone(), https_port };
-                    listeners.push((bind(port, "--http-port")?, service(purpose)));
+                let url = names.url(main_address.port());
+                if let Some(redirect) = redirect {
+                    let purpose = Purpose::Redirect { names: names.clone(), https_port: main_address.port() };
+                    listeners.push((redirect, service(purpose)));
                 }
                 listeners.push((main, service(Purpose::Https { acceptor, names })));
-                Some(keeper)
+                (Some(keeper), url)
             }
         };
         let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listeners, keeper, permits, connections, drain, drain_for: limits.drain })
+        Ok(Self { listeners, sites, url, keeper, permits, connections, drain, drain_for: limits.drain })
     }
 
     /// Where the main listener listens.
@@ -148,6 +154,7 @@ impl Relay {
     /// Serves until a signal asks it to end, or something that must not end does.
     pub(crate) async fn run(self) -> Result<Ended, StartError> {
         let mut termination = signal::Termination::listen().map_err(StartError::Signals)?;
+        let inquiry = signal::Inquiry::listen().map_err(StartError::Signals)?;
         let drain = self.drain;
         let mut accepting = JoinSet::new();
         for (listener, service) in self.listeners {
@@ -158,7 +165,16 @@ impl Relay {
             accepting.spawn(listener::accept(listener, service, permits, connections, drain.clone()));
         }
         let keeper = self.keeper.map(|keeper| AbortOnDropHandle::new(tokio::spawn(keeper.run())));
+        let site = self.sites.current();
+        tracing::info!(url = self.url, backend = %site.backend, front_end = %site.frontend, "serving");
         tracing::info!("ready");
+        let _inquiries = AbortOnDropHandle::new(tokio::spawn(answer_inquiries(
+            inquiry,
+            self.sites.clone(),
+            self.connections.clone(),
+        )));
+        // Said now, and not with the first request that fails: a backend that is not there yet is no error.
+        let _look = AbortOnDropHandle::new(tokio::spawn(async move { site.backend.look().await }));
 
         let ended = tokio::select! {
             signal = termination.received() => {
@@ -188,6 +204,19 @@ impl Relay {
             signal = termination.received() => tracing::warn!(%signal, "ending at once"),
         }
         Ok(ended)
+    }
+}
+
+/// Writes what is under way into the log whenever SIGUSR1 asks for it.
+async fn answer_inquiries(mut inquiry: signal::Inquiry, sites: Sites, connections: TaskTracker) {
+    loop {
+        inquiry.received().await;
+        let site = sites.current();
+        tracing::info!(clients = connections.len(), "status");
+        site.backend.log_status();
+        if let Frontend::Elsewhere(upstream) = &site.frontend {
+            upstream.log_status();
+        }
     }
 }
 

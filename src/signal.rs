@@ -1,4 +1,4 @@
-//! The signals that end the process.
+//! The signals that end the process, and the one that asks how it is.
 
 use std::{fmt, io};
 
@@ -8,6 +8,20 @@ use tokio::signal::unix::{self, SignalKind};
 pub(crate) struct Termination {
     terminate: unix::Signal,
     interrupt: unix::Signal,
+}
+
+/// SIGUSR1, from when this was made.
+pub(crate) struct Inquiry(unix::Signal);
+
+impl Inquiry {
+    pub(crate) fn listen() -> io::Result<Self> {
+        unix::signal(SignalKind::user_defined1()).map(Self)
+    }
+
+    /// The next one.
+    pub(crate) async fn received(&mut self) {
+        self.0.recv().await;
+    }
 }
 
 /// Which of them came.

@@ -166,6 +166,17 @@ impl Site {
     }
 }
 
+impl fmt::Display for Frontend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Files(_) => "served from its directory",
+            Self::Backend => "the backend's",
+            Self::Elsewhere(_) => "forwarded",
+            Self::Disabled => "none",
+        })
+    }
+}
+
 /// The site that serves now; all listeners look here.
 #[derive(Clone)]
 pub(crate) struct Sites(Arc<ArcSwap<Site>>);

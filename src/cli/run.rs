@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{ConfigArgs, EXIT_CONFIG, EXIT_INTERNAL};
@@ -21,9 +22,20 @@ pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
+    raise_descriptor_limit();
     match runtime() {
         Ok(runtime) => serve(runtime, async { Relay::bind(config)?.run().await }),
         Err(code) => code,
+    }
+}
+
+/// Takes all the descriptors that the system lets us have: each stream is two of them, and the soft limit of most
+/// systems is 1024.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = ?limit.current, "the limit of open files cannot be raised");
     }
 }
 

@@ -210,7 +210,7 @@ async fn drive(wanted: Wanted, mut later: Later, frames: mpsc::Sender<Bytes>) {
         let tried = tokio::select! {
             tried = comments.during(next) => tried,
             // The browser comes back, and its stream is held anew.
-            () = &mut give_up => return,
+            () = &mut give_up => return wanted.sender.health.gave_up(),
             () = wanted.drain.cancelled() => return,
         };
         match tried {

@@ -27,6 +27,8 @@ pub(crate) struct Health {
     held: Gauge,
     /// Requests that were sent again.
     retries: AtomicU64,
+    /// Streams that waited for the origin in vain.
+    given_up: AtomicU64,
 }
 
 /// That it failed, and there was no answer since.
@@ -70,6 +72,7 @@ impl Health {
             live: Gauge::default(),
             held: Gauge::default(),
             retries: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
         }
     }
 
@@ -120,6 +123,16 @@ impl Health {
     /// A panic cannot leave it half changed: each change is one assignment.
     fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a stream that waited in vain.
+    pub(crate) fn gave_up(&self) {
+        self.given_up.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were sent again, and how many streams waited in vain.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.retries.load(Ordering::Relaxed), self.given_up.load(Ordering::Relaxed))
     }
 
     pub(crate) fn retried(&self) {

@@ -40,6 +40,8 @@ const READ_BUFFER: usize = 64 << 10;
 /// The connections to one origin.
 pub(crate) struct Pool {
     egress: Egress,
+    /// How many sockets may be open.
+    most: usize,
     /// One permit for each open socket, idle ones too.
     sockets: Arc<Semaphore>,
     shelf: Arc<Mutex<Shelf>>,
@@ -108,13 +110,23 @@ impl Pool {
     ) -> Self {
         let shelf = Arc::<Mutex<Shelf>>::default();
         let sweeper = tokio::spawn(sweep(Arc::clone(&shelf), idle_for));
+        let most = max_connections.min(Semaphore::MAX_PERMITS);
         Self {
             egress,
-            sockets: Arc::new(Semaphore::new(max_connections.min(Semaphore::MAX_PERMITS))),
+            most,
+            sockets: Arc::new(Semaphore::new(most)),
             shelf,
             queue_for,
             _sweeper: AbortOnDropHandle::new(sweeper),
         }
+    }
+
+    /// Connections in use, idle ones, and requests that wait for one.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        let shelf = lock(&self.shelf);
+        let (idle, waiting) = (shelf.idle.len(), shelf.queue.len());
+        let open = self.most - self.sockets.available_permits();
+        (open.saturating_sub(idle), idle, waiting)
     }
 
     pub(crate) fn egress(&self) -> &Egress {

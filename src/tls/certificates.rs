@@ -4,7 +4,8 @@ use std::{
     collections::HashMap,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -19,6 +20,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use time::OffsetDateTime;
+use tracing::info;
 use x509_parser::{
     certificate::X509Certificate, error::X509Error, extensions::GeneralName, prelude::FromDer,
 };
@@ -177,6 +179,8 @@ pub(crate) struct Certificates {
     unknown_names: UnknownNames,
     /// What a CA that comes to look is shown, in handshakes and on port 80.
     challenges: Arc<Challenges>,
+    /// When a refused name was last told.
+    told: Mutex<Option<Instant>>,
 }
 
 /// One state of [`Certificates`]. Where two certificates share a name, the earlier one is served.
@@ -195,6 +199,9 @@ struct Served {
     addresses: HashMap<IpAddr, Arc<Certificate>>,
 }
 
+/// How often refused names are told.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
 impl Certificates {
     /// Of the certificate for one source of them.
     pub(crate) fn one(certificate: Arc<Certificate>, unknown_names: UnknownNames) -> Self {
@@ -209,7 +216,12 @@ impl Certificates {
         unknown_names: UnknownNames,
         challenges: Arc<Challenges>,
     ) -> Self {
-        Self { served: ArcSwap::from_pointee(Served::new(places, first_name)), unknown_names, challenges }
+        Self {
+            served: ArcSwap::from_pointee(Served::new(places, first_name)),
+            unknown_names,
+            challenges,
+            told: Mutex::default(),
+        }
     }
 
     /// Serves `certificate` instead of what was in this place, or leaves it to the others, from the next
@@ -266,7 +278,21 @@ impl Certificates {
         match (served.of_dns_name(name), self.unknown_names) {
             (Some(certificate), _) => Some(Arc::clone(certificate)),
             (None, UnknownNames::Default) => served.first.clone(),
-            (None, UnknownNames::Reject) => None,
+            (None, UnknownNames::Reject) => {
+                self.tell_of(name);
+                None
+            }
+        }
+    }
+
+    /// Tells that a name was asked for that is not served: the client sees nothing but an alert. Now and then
+    /// only, since anybody can ask for anything.
+    fn tell_of(&self, name: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            *told = Some(Instant::now());
+            // rustls lets no name in that is none: nothing to escape.
+            info!(name, "refused a client that asked for a name that is not among the domains");
         }
     }
 }

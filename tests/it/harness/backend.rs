@@ -193,11 +193,14 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, peer)) = listener.accept().await {
         stream.set_nodelay(true).unwrap();
-        let number = shared.opened.fetch_add(1, Ordering::Relaxed) + 1;
-        let guard = OpenGuard::new(Arc::clone(&shared));
-        let tls = tls.clone();
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         connections.spawn(async move {
-            let shared = Arc::clone(&guard.0);
+            // The relay looks at its start whether anybody is here, and says nothing: that does not count.
+            if stream.peek(&mut [0]).await.unwrap_or(0) == 0 {
+                return;
+            }
+            let number = shared.opened.fetch_add(1, Ordering::Relaxed) + 1;
+            let guard = OpenGuard::new(Arc::clone(&shared));
             match tls {
                 None => connection::serve(Box::new(stream), &shared, (number, peer)).await,
                 Some(tls) => {
