@@ -229,9 +229,9 @@ impl Upstream {
                 return Body::empty();
             }
             let download = Download::new(incoming, limit, idle, lease);
-            match (slot, &self.streams) {
-                (Some(slot), Some(streams)) => Body::stream(Live::new(download, slot, &streams.drain)),
-                (_, None) | (None, _) => Body::stream(download),
+            match &self.streams {
+                Some(streams) if is_events => Body::stream(Live::new(download, slot, &streams.drain)),
+                Some(_) | None => Body::stream(download),
             }
         }))
     }

@@ -217,7 +217,7 @@ async fn drive(wanted: Wanted, mut later: Later, frames: mpsc::Sender<Bytes>) {
             Tried::Live((response, _), _) if !wanted.may_be_read(response.headers()) => return,
             Tried::Live((response, lease), slot) => {
                 let download = Download::new(response.into_body(), None, None, lease);
-                break Live::new(download, slot, &wanted.drain);
+                break Live::new(download, Some(slot), &wanted.drain);
             }
             // The browser comes back to get this answer itself: a 200 has been said already.
             Tried::Other(_) => return,
@@ -290,14 +290,14 @@ pub(super) struct Live {
     inner: Option<Download>,
     tail: Tail,
     drained: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Taken in `drop` alone.
     slot: Option<Slot>,
 }
 
 impl Live {
-    pub(super) fn new(inner: Download, slot: Slot, drain: &CancellationToken) -> Self {
+    /// `slot`: its share of the budget, where it was asked for as a stream.
+    pub(super) fn new(inner: Download, slot: Option<Slot>, drain: &CancellationToken) -> Self {
         let drained = Box::pin(drain.clone().cancelled_owned());
-        Self { inner: Some(inner), tail: Tail::default(), drained, slot: Some(slot) }
+        Self { inner: Some(inner), tail: Tail::default(), drained, slot }
     }
 }
 
@@ -331,6 +331,8 @@ impl http_body::Body for Live {
                 self.inner = None;
                 Poll::Ready(None)
             }
+            // It did not break: a rule's `max_size` cut it, and the client is to see that.
+            Some(Err(error @ BodyError::DownloadTooBig)) => Poll::Ready(Some(Err(error))),
             Some(Err(_)) => {
                 self.inner = None;
                 // In the middle of an event nothing can be said: it would become part of the event. The browser

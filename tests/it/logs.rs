@@ -190,3 +190,24 @@ async fn the_access_log_can_be_turned_off() {
     relay.end().await;
     assert!(!relay.logs().iter().any(|line| line.contains("access")), "{:?}", relay.logs());
 }
+
+#[tokio::test]
+async fn the_start_tells_what_is_served_and_sigusr1_what_is_under_way() {
+    let backend = Backend::builder().on("/events", |_| Reply::events()).start().await;
+    let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
+    let serving = relay.log_with(&["serving", "url="]).await;
+    assert!(serving.contains(&format!("backend=http://{}", backend.address())), "{serving}");
+    let client = Client::https(&relay, Version::Http1);
+    let _stream = client.call("GET", "/events").header("accept", "text/event-stream").open().await;
+    relay.signal(rustix::process::Signal::USR1);
+    let status = relay.log_with(&["status", "streams_live="]).await;
+    for field in ["busy=1", "idle=0", "waiting=0", "streams_live=1", "streams_held=0", "retries=0"] {
+        assert!(status.contains(field), "{field}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_not_there_is_told_at_the_start() {
+    let relay = Relay::builder().backend(crate::harness::peers::free_address()).start().await;
+    relay.log_with(&["does not answer", "refused"]).await;
+}
