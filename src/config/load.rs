@@ -160,6 +160,12 @@ mod tests {
         case
     }
 
+    /// A certificate and its key, in PEM.
+    fn pair() -> String {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        made.cert.pem() + &made.signing_key.serialize_pem()
+    }
+
     /// Every key of `table`, and of the tables in it.
     fn write_keys(name: &str, table: &DeTable<'_>, keys: &mut BTreeSet<String>) {
         for (key, value) in table {
@@ -479,11 +485,15 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
     #[test]
     fn certificate_files_have_to_be_there_in_pairs() {
         let case = Case::new("");
-        let cert = case.write("cert.pem", "x");
+        let cert = case.write("cert.pem", pair());
         let config = |rest: &str| format!("version = 1\n[tls]\ncert = {cert:?}\n{rest}");
         assert_fault(&config(""), 3, "needs its `key`");
         assert_fault(&config("key = '/nonexistent'"), 4, "cannot be read: No such file");
         assert_fault(&config("key = '/'"), 4, "no regular file");
+        let junk = case.write("junk.pem", "x");
+        let told = Case::new(config(&format!("key = {junk:?}\n[server]\nport = 70000"))).faults();
+        let lines: Vec<_> = told.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [Some(4), Some(6)], "with all other faults: {told:?}");
         let tls = loaded(&config(&format!("key = {cert:?}"))).config.tls.unwrap();
         assert!(tls.names.is_empty());
         assert_eq!(tls.certificates, CertificateSource::Files { cert: cert.clone(), key: cert });
@@ -571,7 +581,7 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
             "version = 1\nuri_prefix = 'a'\n[server]\nport = 1\nhost = 'localhost'\n[tls]\nmode = 'off'\n\
              [backend]\nurl = 'http://h'\n[frontend]\nmode = 'disabled'\n[log]\nlevel = 'warn'\n",
         );
-        let certificate = case.write("pair.pem", "x");
+        let certificate = case.write("pair.pem", pair());
         let front = case.directory.path().to_owned();
         case.flags = Flags {
             uri_prefix: Some("b".to_owned()),

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::{Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -140,10 +140,14 @@ fn loopback() -> Vec<IpNet> {
     ]
 }
 
-/// Notes a fault when the file that a key names cannot be read.
-pub(in crate::config) fn readable(setting: &Setting<PathBuf>, key: &'static str, faults: &mut Faults) {
+/// Notes a fault when the file that a key names cannot be read. The file, when it can.
+pub(in crate::config) fn readable<'a>(
+    setting: &'a Setting<PathBuf>,
+    key: &'static str,
+    faults: &mut Faults,
+) -> Option<&'a Path> {
     let Setting::Given(path, place) = setting else {
-        return;
+        return None;
     };
     let open = || -> io::Result<()> {
         // A directory can be opened, and the opening of a FIFO may wait for ever.
@@ -152,8 +156,12 @@ pub(in crate::config) fn readable(setting: &Setting<PathBuf>, key: &'static str,
         }
         fs::File::open(path).map(drop)
     };
-    if let Err(error) = open() {
-        faults.add(key, Reason::NamedFile(error), Some(place.clone()));
+    match open() {
+        Ok(()) => Some(path),
+        Err(error) => {
+            faults.add(key, Reason::NamedFile(error), Some(place.clone()));
+            None
+        }
     }
 }
 
