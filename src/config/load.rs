@@ -275,6 +275,32 @@ uri_prefix = "your20charprefix"
     }
 
     #[test]
+    fn a_host_that_only_this_machine_reaches_is_warned_about_when_names_are_for_others() {
+        let told = |server: &str, domains: &[&str]| {
+            let mut case = Case::new(format!(
+                "version = 1\n[server]\n{server}\n[frontend]\nmode = 'disabled'\n\
+                 [[paths]]\nprefix = '/*'\naction = 'proxy'\n"
+            ));
+            case.flags.domain = domains.iter().map(|name| (*name).to_owned()).collect();
+            let warnings = case.load().unwrap().warnings;
+            let told = warnings.iter().map(|warning| (warning.line(), warning.text().to_owned()));
+            told.filter(|(_, text)| text.contains("only this machine")).collect::<Vec<_>>()
+        };
+        let text =
+            "only this machine can reach it: host is 127.0.0.1; leave host out to listen on all addresses";
+        let warning = [(Some(3), text.to_owned())];
+        for domains in [&["chat.lan"][..], &["localhost", "192.168.1.20"], &["*.example.org"]] {
+            assert_eq!(told("host = '127.0.0.1'", domains), warning, "{domains:?}");
+            assert_eq!(told("host = 'localhost'", domains), warning, "{domains:?}");
+            assert_eq!(told("", domains), []);
+            assert_eq!(told("host = '192.168.1.20'", domains), []);
+        }
+        assert_eq!(told("host = '127.0.0.1'", &["localhost", "a.localhost", "127.0.0.2", "::1"]), []);
+        assert_eq!(told("host = '127.0.0.1'", &[]), [], "for use behind another proxy");
+        assert_eq!(told("host = '::1'\ntrusted_proxies = ['::1']", &["chat.lan"]), [], "the same, by TLS");
+    }
+
+    #[test]
     fn the_example_loads_and_its_values_are_the_defaults() {
         let example = loaded(EXAMPLE);
         assert!(example.warnings.is_empty(), "{:?}", example.warnings);

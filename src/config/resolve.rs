@@ -18,7 +18,7 @@ use super::{
     raw::{FrontendMode, Raw, RawFrontend, RawLimits, RawLog, RawServer, RawUpstreamProxy, TlsMode},
     setting::Setting,
     source::{Place, Source},
-    types::{BindHost, ByteSize, TrustedPeer},
+    types::{BindHost, ByteSize, ServerName, Subject, TrustedPeer},
     units::{Count, HttpPort, TimeLimit},
     url::ProxyUrl,
 };
@@ -70,7 +70,13 @@ pub(crate) fn resolve(
         }
         (Setting::Given(..) | Setting::Absent | Setting::Faulty, _) => paths::default_rules(&uri_prefix),
     };
+    let host_place = server.host.place();
     let server = self::server(server, protocol, faults, &mut warnings);
+    if let Some(names) = tls.as_ref().and_then(|tls| tls.domains.as_given())
+        && protocol == Protocol::Https
+    {
+        warn_of_a_host_that_only_this_machine_reaches(&server, host_place, names, &mut warnings);
+    }
     let upstream_proxy = self::upstream_proxy(upstream_proxy, faults);
     let config = Config {
         tls: tls.filter(|_| protocol == Protocol::Https).map(|tls| {
@@ -129,6 +135,24 @@ fn server(raw: RawServer, protocol: Protocol, faults: &mut Faults, warnings: &mu
         trusted_proxies,
         client_ip_header: raw.client_ip_header.or(HeaderName::from_static("x-forwarded-for")),
         proxy_protocol,
+    }
+}
+
+/// A file that was made for use behind another proxy keeps its `host` when names are given to it.
+fn warn_of_a_host_that_only_this_machine_reaches(
+    server: &Server,
+    place: Option<Place>,
+    names: &[Subject],
+    warnings: &mut Vec<Warning>,
+) {
+    let for_others = names.iter().any(|subject| !subject.as_name().is_some_and(ServerName::is_loopback));
+    // Who names a proxy in front means it to be on this machine.
+    if for_others && server.host.is_loopback() && server.trusted_proxies.is_empty() {
+        let text = format!(
+            "only this machine can reach it: host is {}; leave host out to listen on all addresses",
+            server.host
+        );
+        warnings.push(Warning::new(text, place));
     }
 }
 
