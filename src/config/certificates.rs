@@ -1,6 +1,7 @@
 //! `[tls]`: where certificates come from, and for ACME how they are got.
 
 mod acme;
+mod files;
 
 use std::{
     error::Error,
@@ -14,7 +15,6 @@ use super::{
     CertificateSource, Environment, Tls, UnknownNames, Warning,
     error::{Faults, Reason},
     raw::{Hsts, RawTls, TlsMode},
-    resolve::readable,
     setting::Setting,
     source::Place,
     types::{ServerName, Subject},
@@ -35,7 +35,6 @@ pub(super) fn tls(
     faults: &mut Faults,
     warnings: &mut Vec<Warning>,
 ) -> Tls {
-    let files = certificate_files(&raw, faults);
     let domains_place = raw.domains.place();
     let no_names = match &raw.domains {
         Setting::Absent => true,
@@ -48,6 +47,7 @@ pub(super) fn tls(
         Some(TlsMode::Auto | TlsMode::Off) | None => TlsMode::Auto,
         Some(mode) => *mode,
     };
+    let files = files::certificate_files(&raw, mode, faults);
     if no_names && mode != TlsMode::Files && !raw.mode.is_faulty() {
         let reason = Reason::Rule("give the names and addresses that the certificate is for");
         let place = domains_place.clone().or(raw.mode.place()).or(raw.place);
@@ -96,28 +96,6 @@ pub(super) fn tls(
         storage,
         unknown_names: raw.unknown_names.or(UnknownNames::Reject),
         hsts: raw.hsts.or(Hsts(None)).0,
-    }
-}
-
-/// `cert` and `key`, when both are there and can be read.
-fn certificate_files(raw: &RawTls, faults: &mut Faults) -> Option<CertificateSource> {
-    readable(&raw.cert, "tls.cert", faults);
-    readable(&raw.key, "tls.key", faults);
-    match (&raw.cert, &raw.key) {
-        (Setting::Given(cert, _), Setting::Given(key, _)) => {
-            Some(CertificateSource::Files { cert: cert.clone(), key: key.clone() })
-        }
-        (Setting::Given(_, place), Setting::Absent) => {
-            let reason = Reason::Rule("a certificate needs its `key`");
-            faults.add("tls.cert", reason, Some(place.clone()));
-            None
-        }
-        (Setting::Absent, Setting::Given(_, place)) => {
-            let reason = Reason::Rule("a key needs its `cert`");
-            faults.add("tls.key", reason, Some(place.clone()));
-            None
-        }
-        (Setting::Absent | Setting::Faulty, _) | (_, Setting::Faulty) => None,
     }
 }
 

@@ -160,6 +160,12 @@ mod tests {
         case
     }
 
+    /// A certificate and its key, in PEM.
+    fn pair() -> String {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        made.cert.pem() + &made.signing_key.serialize_pem()
+    }
+
     /// Every key of `table`, and of the tables in it.
     fn write_keys(name: &str, table: &DeTable<'_>, keys: &mut BTreeSet<String>) {
         for (key, value) in table {
@@ -266,6 +272,32 @@ uri_prefix = "your20charprefix"
         assert_eq!(tls.storage, PathBuf::from("/var/lib/parley-relay"));
         assert_eq!((config.server.port, config.server.http_port), (8443, Some(80)));
         assert!(config.server.trusted_proxies.is_empty());
+    }
+
+    #[test]
+    fn a_host_that_only_this_machine_reaches_is_warned_about_when_names_are_for_others() {
+        let told = |server: &str, domains: &[&str]| {
+            let mut case = Case::new(format!(
+                "version = 1\n[server]\n{server}\n[frontend]\nmode = 'disabled'\n\
+                 [[paths]]\nprefix = '/*'\naction = 'proxy'\n"
+            ));
+            case.flags.domain = domains.iter().map(|name| (*name).to_owned()).collect();
+            let warnings = case.load().unwrap().warnings;
+            let told = warnings.iter().map(|warning| (warning.line(), warning.text().to_owned()));
+            told.filter(|(_, text)| text.contains("only this machine")).collect::<Vec<_>>()
+        };
+        let text =
+            "only this machine can reach it: host is 127.0.0.1; leave host out to listen on all addresses";
+        let warning = [(Some(3), text.to_owned())];
+        for domains in [&["chat.lan"][..], &["localhost", "192.168.1.20"], &["*.example.org"]] {
+            assert_eq!(told("host = '127.0.0.1'", domains), warning, "{domains:?}");
+            assert_eq!(told("host = 'localhost'", domains), warning, "{domains:?}");
+            assert_eq!(told("", domains), []);
+            assert_eq!(told("host = '192.168.1.20'", domains), []);
+        }
+        assert_eq!(told("host = '127.0.0.1'", &["localhost", "a.localhost", "127.0.0.2", "::1"]), []);
+        assert_eq!(told("host = '127.0.0.1'", &[]), [], "for use behind another proxy");
+        assert_eq!(told("host = '::1'\ntrusted_proxies = ['::1']", &["chat.lan"]), [], "the same, by TLS");
     }
 
     #[test]
@@ -479,11 +511,15 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
     #[test]
     fn certificate_files_have_to_be_there_in_pairs() {
         let case = Case::new("");
-        let cert = case.write("cert.pem", "x");
+        let cert = case.write("cert.pem", pair());
         let config = |rest: &str| format!("version = 1\n[tls]\ncert = {cert:?}\n{rest}");
         assert_fault(&config(""), 3, "needs its `key`");
         assert_fault(&config("key = '/nonexistent'"), 4, "cannot be read: No such file");
         assert_fault(&config("key = '/'"), 4, "no regular file");
+        let junk = case.write("junk.pem", "x");
+        let told = Case::new(config(&format!("key = {junk:?}\n[server]\nport = 70000"))).faults();
+        let lines: Vec<_> = told.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [Some(4), Some(6)], "with all other faults: {told:?}");
         let tls = loaded(&config(&format!("key = {cert:?}"))).config.tls.unwrap();
         assert!(tls.names.is_empty());
         assert_eq!(tls.certificates, CertificateSource::Files { cert: cert.clone(), key: cert });
@@ -571,7 +607,7 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
             "version = 1\nuri_prefix = 'a'\n[server]\nport = 1\nhost = 'localhost'\n[tls]\nmode = 'off'\n\
              [backend]\nurl = 'http://h'\n[frontend]\nmode = 'disabled'\n[log]\nlevel = 'warn'\n",
         );
-        let certificate = case.write("pair.pem", "x");
+        let certificate = case.write("pair.pem", pair());
         let front = case.directory.path().to_owned();
         case.flags = Flags {
             uri_prefix: Some("b".to_owned()),

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     net::{Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,7 @@ use super::{
     raw::{FrontendMode, Raw, RawFrontend, RawLimits, RawLog, RawServer, RawUpstreamProxy, TlsMode},
     setting::Setting,
     source::{Place, Source},
-    types::{BindHost, ByteSize, TrustedPeer},
+    types::{BindHost, ByteSize, ServerName, Subject, TrustedPeer},
     units::{Count, HttpPort, TimeLimit},
     url::ProxyUrl,
 };
@@ -70,7 +70,13 @@ pub(crate) fn resolve(
         }
         (Setting::Given(..) | Setting::Absent | Setting::Faulty, _) => paths::default_rules(&uri_prefix),
     };
+    let host_place = server.host.place();
     let server = self::server(server, protocol, faults, &mut warnings);
+    if let Some(names) = tls.as_ref().and_then(|tls| tls.domains.as_given())
+        && protocol == Protocol::Https
+    {
+        warn_of_a_host_that_only_this_machine_reaches(&server, host_place, names, &mut warnings);
+    }
     let upstream_proxy = self::upstream_proxy(upstream_proxy, faults);
     let config = Config {
         tls: tls.filter(|_| protocol == Protocol::Https).map(|tls| {
@@ -132,6 +138,24 @@ fn server(raw: RawServer, protocol: Protocol, faults: &mut Faults, warnings: &mu
     }
 }
 
+/// A file that was made for use behind another proxy keeps its `host` when names are given to it.
+fn warn_of_a_host_that_only_this_machine_reaches(
+    server: &Server,
+    place: Option<Place>,
+    names: &[Subject],
+    warnings: &mut Vec<Warning>,
+) {
+    let for_others = names.iter().any(|subject| !subject.as_name().is_some_and(ServerName::is_loopback));
+    // Who names a proxy in front means it to be on this machine.
+    if for_others && server.host.is_loopback() && server.trusted_proxies.is_empty() {
+        let text = format!(
+            "only this machine can reach it: host is {}; leave host out to listen on all addresses",
+            server.host
+        );
+        warnings.push(Warning::new(text, place));
+    }
+}
+
 /// 127.0.0.0/8 and ::1: whoever runs there is another proxy on this machine.
 fn loopback() -> Vec<IpNet> {
     vec![
@@ -140,10 +164,14 @@ fn loopback() -> Vec<IpNet> {
     ]
 }
 
-/// Notes a fault when the file that a key names cannot be read.
-pub(in crate::config) fn readable(setting: &Setting<PathBuf>, key: &'static str, faults: &mut Faults) {
+/// Notes a fault when the file that a key names cannot be read. The file, when it can.
+pub(in crate::config) fn readable<'a>(
+    setting: &'a Setting<PathBuf>,
+    key: &'static str,
+    faults: &mut Faults,
+) -> Option<&'a Path> {
     let Setting::Given(path, place) = setting else {
-        return;
+        return None;
     };
     let open = || -> io::Result<()> {
         // A directory can be opened, and the opening of a FIFO may wait for ever.
@@ -152,8 +180,12 @@ pub(in crate::config) fn readable(setting: &Setting<PathBuf>, key: &'static str,
         }
         fs::File::open(path).map(drop)
     };
-    if let Err(error) = open() {
-        faults.add(key, Reason::NamedFile(error), Some(place.clone()));
+    match open() {
+        Ok(()) => Some(path),
+        Err(error) => {
+            faults.add(key, Reason::NamedFile(error), Some(place.clone()));
+            None
+        }
     }
 }
 

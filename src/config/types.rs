@@ -126,6 +126,15 @@ impl ServerName {
         }
     }
 
+    /// Whether it leads every machine to itself: `localhost` and what is below it (RFC 6761, section 6.3), or a
+    /// loopback address.
+    pub(crate) fn is_loopback(&self) -> bool {
+        match self {
+            Self::Ip(address) => address.is_loopback(),
+            Self::Dns(name) => &**name == "localhost" || name.ends_with(".localhost"),
+        }
+    }
+
     /// As the host of a URL: IPv6 in brackets.
     pub(crate) fn to_host(&self) -> String {
         match self {

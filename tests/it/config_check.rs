@@ -120,6 +120,31 @@ async fn certificates_that_cannot_serve_are_refused() {
 }
 
 #[tokio::test]
+async fn check_tries_the_certificate_with_its_key_and_tells_all_other_faults_too() {
+    let pki = Pki::new();
+    let (leaf, other) = (pki.leaf(&["localhost"]), pki.leaf(&["localhost"]));
+    let text = "version = 1\n[server]\nhots = \"::\"\n[frontend]\nmode = \"disabled\"\n";
+    for (key, code) in [(&other.key, 78), (&leaf.key, 0)] {
+        let text = if code == 0 { text.replace("hots", "host") } else { text.to_owned() };
+        let output = Relay::with_args(["check"])
+            .file("relay.toml", text)
+            .file("cert.pem", &leaf.cert)
+            .file("key.pem", key)
+            .arg("{dir}/relay.toml")
+            .arg("--cert")
+            .arg("{dir}/cert.pem")
+            .arg("--key")
+            .arg("{dir}/key.pem")
+            .run()
+            .await;
+        let stderr = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert_eq!(stderr.contains("belongs to another certificate"), code == 78, "{stderr}");
+        assert_eq!(stderr.contains("relay.toml:3:"), code == 78, "{stderr}");
+    }
+}
+
+#[tokio::test]
 async fn check_tells_the_same_and_starts_nothing() {
     let builder = || Relay::with_args(["check"]);
     let output = builder().file("relay.toml", "version = 1\nbad = 1\n").arg("{dir}/relay.toml").run().await;

@@ -1,0 +1,143 @@
+//! `cert` and `key`: there in pairs, readable, and where they are to be served a certificate with its key.
+
+use std::{error::Error, fmt, fs, path::Path};
+
+use crate::{
+    config::{
+        CertificateSource,
+        error::{Faults, Reason},
+        raw::{RawTls, TlsMode},
+        resolve::readable,
+        setting::Setting,
+        source::Place,
+    },
+    tls::certificates::{Certificate, CertificateError},
+};
+
+/// `cert` and `key`, when both are there and can be read; in mode `files` they are also tried.
+pub(super) fn certificate_files(
+    raw: &RawTls,
+    mode: TlsMode,
+    faults: &mut Faults,
+) -> Option<CertificateSource> {
+    let cert = readable(&raw.cert, "tls.cert", faults);
+    let key = readable(&raw.key, "tls.key", faults);
+    match (&raw.cert, &raw.key) {
+        (Setting::Given(_, cert_place), Setting::Given(_, key_place)) => {
+            let (cert, key) = (cert?, key?);
+            if mode == TlsMode::Files {
+                try_pair((cert, cert_place), (key, key_place), faults);
+            }
+            Some(CertificateSource::Files { cert: cert.to_owned(), key: key.to_owned() })
+        }
+        (Setting::Given(_, place), Setting::Absent) => {
+            let reason = Reason::Rule("a certificate needs its `key`");
+            faults.add("tls.cert", reason, Some(place.clone()));
+            None
+        }
+        (Setting::Absent, Setting::Given(_, place)) => {
+            let reason = Reason::Rule("a key needs its `cert`");
+            faults.add("tls.key", reason, Some(place.clone()));
+            None
+        }
+        (Setting::Absent | Setting::Faulty, _) | (_, Setting::Faulty) => None,
+    }
+}
+
+/// Notes a fault when the files are no certificate with its key.
+fn try_pair(cert: (&Path, &Place), key: (&Path, &Place), faults: &mut Faults) {
+    let (Some(chain), Some(private)) = (read("tls.cert", cert, faults), read("tls.key", key, faults)) else {
+        return;
+    };
+    let Err(error) = Certificate::from_pem(&chain, &private) else {
+        return;
+    };
+    let (name, place) = match &error {
+        CertificateError::Key => ("tls.key", key.1),
+        CertificateError::NoCertificate
+        | CertificateError::Chain(_)
+        | CertificateError::X509(_)
+        | CertificateError::Mismatch
+        | CertificateError::Issuer(_)
+        | CertificateError::Unusable(_) => ("tls.cert", cert.1),
+    };
+    faults.add(name, Reason::Value(Box::new(error)), Some(place.clone()));
+}
+
+/// The file's bytes, unless a fault has been noted.
+fn read(name: &'static str, (path, place): (&Path, &Place), faults: &mut Faults) -> Option<Vec<u8>> {
+    let reason = match fs::read(path) {
+        // A SEQUENCE of ASN.1 with a long length (X.690, section 8.1.3.5): no PEM begins like that.
+        Ok(bytes) if bytes.starts_with(b"0\x82") || bytes.starts_with(b"0\x81") => {
+            Reason::Value(Box::new(Binary))
+        }
+        Ok(bytes) => return Some(bytes),
+        Err(error) => Reason::NamedFile(error),
+    };
+    faults.add(name, reason, Some(place.clone()));
+    None
+}
+
+/// A certificate or key that is not in PEM.
+#[derive(Debug)]
+struct Binary;
+
+impl fmt::Display for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the file is binary (DER or PKCS#12), and PEM is needed: `openssl x509 -inform der` turns a DER \
+             certificate into it, `openssl pkey -inform der` a key, `openssl pkcs12 -nodes` a .p12 or .pfx file",
+        )
+    }
+}
+
+impl Error for Binary {}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// The faults of two files with these contents, each with its key.
+    fn faults(mode: TlsMode, cert: &[u8], key: &[u8]) -> Vec<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &[u8]| -> Setting<PathBuf> {
+            let path = directory.path().join(name);
+            fs::write(&path, content).unwrap();
+            let source = crate::config::source::Source::new("c.toml", "");
+            Setting::Given(path, Place::File(source.into()))
+        };
+        let raw = RawTls { cert: file("cert", cert), key: file("key", key), ..RawTls::default() };
+        let mut faults = Faults::default();
+        assert!(certificate_files(&raw, mode, &mut faults).is_some());
+        let error = faults.into_result().err();
+        error.iter().flat_map(|error| error.faults()).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_is_no_certificate_with_its_key_is_told_at_the_file_to_change() {
+        let made = || rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (one, other) = (made(), made());
+        let (cert, key) = (one.cert.pem(), one.signing_key.serialize_pem());
+        let (cert, key) = (cert.as_bytes(), key.as_bytes());
+        let other_key = other.signing_key.serialize_pem();
+        let der_key = one.signing_key.serialize_der();
+        assert_eq!(faults(TlsMode::Files, cert, key), [""; 0]);
+        for (cert, key, name, text) in [
+            (cert, other_key.as_bytes(), "`tls.cert`", "belongs to another certificate"),
+            (one.cert.der().as_ref(), key, "`tls.cert`", "-inform der"),
+            (cert, der_key.as_slice(), "`tls.key`", "-inform der"),
+            (key, key, "`tls.cert`", "no certificate in PEM"),
+            (cert, cert, "`tls.key`", "no whole private key"),
+            (b"", b"", "`tls.cert`", "no certificate in PEM"),
+        ] {
+            let told = faults(TlsMode::Files, cert, key);
+            assert!(
+                matches!(told.as_slice(), [one] if one.starts_with(name) && one.contains(text)),
+                "{text}: {told:?}"
+            );
+            assert_eq!(faults(TlsMode::SelfSigned, cert, key), [""; 0], "not served, not tried");
+        }
+    }
+}
