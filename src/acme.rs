@@ -22,6 +22,7 @@ mod order;
 mod order_error;
 mod patience;
 mod pending;
+mod persist;
 mod renewal;
 mod schedule;
 mod stored;

@@ -15,6 +15,7 @@ use super::{
     order::{FIRST_POLL, LONGEST_POLL},
     order_error::{OrderError, Refusal},
     patience::patiently,
+    persist::{self, Party, StandingRecord},
 };
 use crate::config::{ServerName, Subject, acme::ChallengeKind};
 
@@ -36,51 +37,72 @@ pub(super) struct Solvers {
 /// Whether this challenge can show control over this kind of name.
 pub(super) fn fits(subject: &Subject, kind: ChallengeKind) -> bool {
     match (subject, kind) {
-        // RFC 8738, section 7: no address is shown by DNS-01; and nothing else shows a wildcard.
-        (Subject::Name(ServerName::Ip(_)), ChallengeKind::Dns01) => false,
+        // RFC 8738, section 7: no address is shown by the DNS; and nothing else shows a wildcard.
+        (Subject::Name(ServerName::Ip(_)), ChallengeKind::Dns01 | ChallengeKind::DnsPersist01) => false,
         (Subject::Wildcard(_), ChallengeKind::Http01 | ChallengeKind::TlsAlpn01) => false,
-        (Subject::Name(_), _) | (Subject::Wildcard(_), ChallengeKind::Dns01) => true,
+        (Subject::Name(_), _)
+        | (Subject::Wildcard(_), ChallengeKind::Dns01 | ChallengeKind::DnsPersist01) => true,
     }
 }
 
 /// What shows control over a name, while the CA looks.
 enum Proof {
-    Listener { _shown: Shown },
-    Record { fqdn: String, value: String },
+    Listener {
+        _shown: Shown,
+    },
+    Record {
+        fqdn: String,
+        value: String,
+    },
+    /// A record that was there before and stays.
+    Standing(StandingRecord),
 }
 
 /// Shows control over every name of the order by `kind`; `None`: the CA still knew.
 pub(super) async fn authorize(
     order: &mut Order,
+    party: &Party<'_>,
     subject: &Subject,
     kind: ChallengeKind,
     solvers: &Solvers,
 ) -> Result<Option<ChallengeKind>, OrderError> {
     let _record = match kind {
         ChallengeKind::Dns01 => Some(solvers.records.lock().await),
-        ChallengeKind::TlsAlpn01 | ChallengeKind::Http01 => None,
+        ChallengeKind::TlsAlpn01 | ChallengeKind::Http01 | ChallengeKind::DnsPersist01 => None,
     };
     let mut proofs = Vec::new();
     let shown = timeout(AUTHORIZATION_LIMIT, async {
-        show(order, subject, kind, solvers, &mut proofs).await?;
+        show(order, party, subject, kind, solvers, &mut proofs).await?;
         validated(order, kind).await
     })
     .await
     .unwrap_or(Err(OrderError::Refused(Refusal::TooSlow(AUTHORIZATION_LIMIT))));
     let any = !proofs.is_empty();
+    let mut standing = None;
     for proof in proofs {
-        if let (Proof::Record { fqdn, value }, Some(dns)) = (proof, &solvers.dns)
-            && let Err(error) = dns.cleanup(&fqdn, &value).await
-        {
-            warn!(name = %subject, record = fqdn, "the TXT record stays behind: {error}");
+        match (proof, &solvers.dns) {
+            (Proof::Record { fqdn, value }, Some(dns)) => {
+                if let Err(error) = dns.cleanup(&fqdn, &value).await {
+                    warn!(name = %subject, record = fqdn, "the TXT record stays behind: {error}");
+                }
+            }
+            (Proof::Standing(record), _) => standing = Some(record),
+            (Proof::Listener { .. }, _) | (Proof::Record { .. }, None) => {}
         }
     }
-    shown.map(|()| any.then_some(kind))
+    match (shown, standing) {
+        (Ok(()), _) => Ok(any.then_some(kind)),
+        (Err(OrderError::Refused(Refusal::Problem(problem))), Some(record)) => {
+            Err(OrderError::Refused(Refusal::Standing { problem, record: Box::new(record) }))
+        }
+        (Err(error), _) => Err(error),
+    }
 }
 
 /// Puts up what the CA will look for, and tells it to.
 async fn show(
     order: &mut Order,
+    party: &Party<'_>,
     subject: &Subject,
     kind: ChallengeKind,
     solvers: &Solvers,
@@ -110,11 +132,12 @@ async fn show(
             ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
             ChallengeKind::Http01 => ChallengeType::Http01,
             ChallengeKind::Dns01 => ChallengeType::Dns01,
+            ChallengeKind::DnsPersist01 => ChallengeType::Unknown(persist::NAME.to_owned()),
         };
         let Some(mut challenge) = authorization.challenge(asked) else {
             return Err(OrderError::Refused(Refusal::NotOffered));
         };
-        put_up(&challenge, subject, kind, solvers, proofs).await?;
+        put_up(&challenge, party, subject, kind, solvers, proofs).await?;
         info!(name = %subject, challenge = %kind, "challenge ready");
         match patiently!(challenge.set_ready()) {
             Err(instant_acme::Error::Api(problem)) => {
@@ -128,6 +151,7 @@ async fn show(
 
 async fn put_up(
     challenge: &ChallengeHandle<'_>,
+    party: &Party<'_>,
     subject: &Subject,
     kind: ChallengeKind,
     solvers: &Solvers,
@@ -154,8 +178,14 @@ async fn put_up(
             dns.present(&fqdn, &value).await.map_err(failed)?;
             dns.wait(&fqdn, &value).await.map_err(failed)?;
         }
+        (ChallengeKind::DnsPersist01, Subject::Name(ServerName::Dns(name)) | Subject::Wildcard(name)) => {
+            let record = StandingRecord::new(party, &challenge.url, subject, name);
+            let record = record.ok_or(refused(Refusal::NoIssuer))?;
+            record.look(subject).await;
+            proofs.push(Proof::Standing(record));
+        }
         (ChallengeKind::TlsAlpn01, Subject::Wildcard(_))
-        | (ChallengeKind::Dns01, Subject::Name(ServerName::Ip(_))) => {
+        | (ChallengeKind::Dns01 | ChallengeKind::DnsPersist01, Subject::Name(ServerName::Ip(_))) => {
             return Err(refused(Refusal::NotOffered));
         }
     }

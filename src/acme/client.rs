@@ -25,6 +25,7 @@ use rustls::{
 };
 use time::OffsetDateTime;
 
+use super::persist::IssuerNames;
 use crate::{
     config::{
         ProxyUrl,
@@ -46,6 +47,7 @@ pub(crate) struct Client {
     http: reqwest::Client,
     /// When the CA wants to see us again: `Retry-After` of its last refusal. The ACME library drops it.
     retry_after: Arc<Mutex<Option<SystemTime>>>,
+    issuer_names: IssuerNames,
 }
 
 /// Why a call to a CA came to nothing, or cannot be made at all.
@@ -92,13 +94,22 @@ impl Client {
         if let Some(proxy) = &authority.proxy {
             builder = builder.proxy(through(proxy).map_err(ClientError::Build)?);
         }
-        Ok(Self { http: builder.build().map_err(ClientError::Build)?, retry_after: Arc::default() })
+        Ok(Self {
+            http: builder.build().map_err(ClientError::Build)?,
+            retry_after: Arc::default(),
+            issuer_names: IssuerNames::default(),
+        })
     }
 
     /// When the CA wants to see us again, if it said so with its last refusal.
     pub(crate) fn retry_after(&self) -> Option<OffsetDateTime> {
         let told = *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner);
         told.map(OffsetDateTime::from)
+    }
+
+    /// What the CA calls itself in the challenges that came by here.
+    pub(super) fn issuer_names(&self) -> &IssuerNames {
+        &self.issuer_names
     }
 
     async fn call(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, ClientError> {
@@ -134,6 +145,7 @@ impl Client {
             }
             body.extend_from_slice(&chunk);
         }
+        self.issuer_names.learn(&body);
         let mut answer = Response::new(());
         *answer.status_mut() = status;
         *answer.headers_mut() = std::mem::take(response.headers_mut());

@@ -20,7 +20,7 @@ use crate::config::{ServerName, Subject, acme::DnsConfig};
 pub(crate) use hook::Hook;
 pub(crate) use lookup::Resolvers;
 pub(crate) use manual::Manual;
-pub(crate) use propagation::wait_until_visible;
+pub(crate) use propagation::{look_once, wait_until_visible};
 use responder::ResponderError;
 pub(crate) use responder::{Responder, ResponderHandle};
 

@@ -19,6 +19,7 @@ use super::{
     order_error::OrderError,
     patience::patiently,
     pending::Pending,
+    persist::Party,
     schedule::{self, Window},
 };
 use crate::{
@@ -200,7 +201,8 @@ impl Issuer {
             let opened = account::open(&self.storage, ca, &self.authority, client).await;
             opened.map_err(TryError::Account)?
         };
-        let placed = order::place(&account, wanted, &self.solvers, pending).await;
+        let party = Party { account_uri: account.id(), issuer_names: client.issuer_names() };
+        let placed = order::place(&account, &party, wanted, &self.solvers, pending).await;
         placed.map_err(TryError::Order)
     }
 
@@ -254,7 +256,7 @@ mod tests {
                 transport: Transport::HttpsOnly,
             },
             directories: directories.iter().map(|text| text.parse().unwrap()).collect(),
-            challenges: ChallengeKind::ALL.to_vec(),
+            challenges: ChallengeKind::DEFAULT.to_vec(),
             profile: None,
             key_type: KeyType::P256,
             fallback: None,
@@ -266,7 +268,7 @@ mod tests {
 
     #[test]
     fn what_worked_is_tried_first_and_what_cannot_work_for_a_name_not_at_all() {
-        use ChallengeKind::{Dns01, Http01, TlsAlpn01};
+        use ChallengeKind::{Dns01, DnsPersist01, Http01, TlsAlpn01};
         let directory = tempfile::tempdir().unwrap();
         let issuer = issuer(&Storage::at(directory.path()), &["letsencrypt"]);
         let kinds = |name: &str, worked| {
@@ -277,6 +279,10 @@ mod tests {
         assert_eq!(kinds("a.example", Some(Dns01)), [Dns01, TlsAlpn01, Http01]);
         assert_eq!(kinds("*.a.example", Some(Http01)), [Dns01]);
         assert_eq!(kinds("192.0.2.7", None), [TlsAlpn01, Http01]);
+        let issuer = Issuer { challenges: vec![DnsPersist01, Http01], ..issuer };
+        let kinds = |name: &str| issuer.challenges_for(&name.parse().unwrap(), &Entry::default());
+        assert_eq!(kinds("*.a.example"), [DnsPersist01]);
+        assert_eq!(kinds("192.0.2.7"), [Http01]);
     }
 
     #[test]

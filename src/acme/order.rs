@@ -13,6 +13,7 @@ use super::{
     order_error::{OrderError, describe},
     patience::{is, patiently},
     pending::{Pending, Started},
+    persist::Party,
 };
 use crate::{
     config::{
@@ -54,6 +55,7 @@ pub(super) struct Issued {
 /// with.
 pub(super) async fn place(
     account: &Account,
+    party: &Party<'_>,
     wanted: &Wanted<'_>,
     solvers: &Solvers,
     pending: &Pending<'_>,
@@ -65,7 +67,7 @@ pub(super) async fn place(
     for kind in wanted.challenges.iter().copied() {
         // A failed challenge makes its order invalid: each kind has one of its own.
         let mut order = new_order(account, wanted).await?;
-        match authorize(&mut order, wanted.subject, kind, solvers).await {
+        match authorize(&mut order, party, wanted.subject, kind, solvers).await {
             Ok(shown) => {
                 ready(&mut order).await?;
                 let mut issued = finish(order, wanted, pending).await?;

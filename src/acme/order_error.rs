@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use super::{challenges::ChallengeError, dns::DnsError, patience::is};
+use super::{challenges::ChallengeError, dns::DnsError, patience::is, persist::StandingRecord};
 use crate::{config::acme::ChallengeKind, storage::StorageError, tls::certificates::CertificateError};
 
 /// Why an order came to nothing.
@@ -42,6 +42,13 @@ pub(crate) enum Refusal {
     NotOffered,
     /// The CA had given up before, or does not say why.
     NotPending,
+    /// What the CA found where a record of a person's should stand.
+    Standing {
+        problem: instant_acme::Problem,
+        record: Box<StandingRecord>,
+    },
+    /// The challenge does not say which name the CA goes by.
+    NoIssuer,
     /// Nothing puts records into the DNS.
     NoSolver,
     TooSlow(Duration),
@@ -99,7 +106,7 @@ impl fmt::Display for OrderError {
             Self::Refused(refusal) => refusal.fmt(f),
             Self::NotAuthorized(refusals) if refusals.is_empty() => f.write_str(
                 "no challenge can be tried: a wildcard needs `hook` or `listen` in [tls.acme.dns], \
-                 other names tls-alpn-01 or http-01",
+                 or dns-persist-01 in `challenges`; other names tls-alpn-01 or http-01",
             ),
             Self::NotAuthorized(refusals) => {
                 for (nth, (kind, refusal)) in refusals.iter().enumerate() {
@@ -134,8 +141,8 @@ fn advice(kind: ChallengeKind) -> Option<&'static str> {
             Some("does the name point here, and is port 443 open and not behind a proxy?")
         }
         ChallengeKind::Http01 => Some("does the name point here, and is port 80 open?"),
-        // What went wrong there stands in the CA's words, or came from the hook.
-        ChallengeKind::Dns01 => None,
+        // What went wrong there stands in the CA's words, came from the hook, or is told with the record.
+        ChallengeKind::Dns01 | ChallengeKind::DnsPersist01 => None,
     }
 }
 
@@ -143,6 +150,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Problem(problem) => f.write_str(&problem_text(problem)),
+            Self::Standing { problem, record } => write!(f, "{} - {record}", problem_text(problem)),
+            Self::NoIssuer => f.write_str("the CA does not say what it wants to be called in the record"),
             Self::NotOffered => f.write_str("the CA does not offer it for this name"),
             Self::NotPending => f.write_str("the CA gave up and gives no reason"),
             Self::NoSolver => f.write_str("nothing puts TXT records into the DNS: see [tls.acme.dns]"),
@@ -174,10 +183,10 @@ impl Error for OrderError {
 impl Error for Refusal {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Problem(problem) => Some(problem),
+            Self::Problem(problem) | Self::Standing { problem, .. } => Some(problem),
             Self::Challenge(error) => Some(error),
             Self::Dns(error) => Some(error),
-            Self::NotOffered | Self::NotPending | Self::NoSolver | Self::TooSlow(_) => None,
+            Self::NotOffered | Self::NotPending | Self::NoIssuer | Self::NoSolver | Self::TooSlow(_) => None,
         }
     }
 }

@@ -157,6 +157,9 @@ pub(crate) enum ChallengeKind {
     /// By a TXT record.
     #[serde(rename = "dns-01")]
     Dns01,
+    /// By a TXT record that a person sets once (draft-ietf-acme-dns-persist).
+    #[serde(rename = "dns-persist-01")]
+    DnsPersist01,
 }
 
 /// Why a text names no challenge.
@@ -164,13 +167,16 @@ pub(crate) enum ChallengeKind {
 pub(crate) struct ChallengeKindError;
 
 impl ChallengeKind {
-    pub(crate) const ALL: [Self; 3] = [Self::TlsAlpn01, Self::Http01, Self::Dns01];
+    /// Those that are tried where nobody chose. A record that a person has to set is asked for by choice alone.
+    pub(crate) const DEFAULT: [Self; 3] = [Self::TlsAlpn01, Self::Http01, Self::Dns01];
+    const ALL: [Self; 4] = [Self::TlsAlpn01, Self::Http01, Self::Dns01, Self::DnsPersist01];
 
     fn name(self) -> &'static str {
         match self {
             Self::TlsAlpn01 => "tls-alpn-01",
             Self::Http01 => "http-01",
             Self::Dns01 => "dns-01",
+            Self::DnsPersist01 => "dns-persist-01",
         }
     }
 }
@@ -192,7 +198,7 @@ impl fmt::Display for ChallengeKind {
 
 impl fmt::Display for ChallengeKindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the challenges are tls-alpn-01, http-01 and dns-01")
+        f.write_str("the challenges are tls-alpn-01, http-01, dns-01 and dns-persist-01")
     }
 }
 
@@ -344,6 +350,15 @@ mod tests {
         for text in ["", "lets-encrypt", "ftp://a/", "https://", "https://u:p@h/d", "/d", "https:///d"] {
             assert_eq!(text.parse::<Directory>(), Err(DirectoryError), "{text}");
         }
+    }
+
+    #[test]
+    fn every_challenge_can_be_named_and_one_that_needs_a_person_is_never_taken_unasked() {
+        for kind in ChallengeKind::ALL {
+            assert_eq!(kind.to_string().parse(), Ok(kind));
+        }
+        assert_eq!("dns-persist-01".parse(), Ok(ChallengeKind::DnsPersist01));
+        assert!(!ChallengeKind::DEFAULT.contains(&ChallengeKind::DnsPersist01));
     }
 
     #[test]

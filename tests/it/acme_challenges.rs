@@ -2,7 +2,7 @@
 
 use crate::harness::{
     Backend, Client, Pebble, Raw,
-    pebble::{Fault, Served, Step, Stored, credulous_client},
+    pebble::{Fault, Served, Step, Stored, credulous_client, make_due, meta},
     raw,
 };
 
@@ -96,6 +96,63 @@ async fn dns_01_by_the_relays_own_responder_renews_by_itself() {
         .await;
     let served = pebble.issued(&relay, "chat.example.org").await;
     assert_eq!(served.names(), ["*.example.org"]);
+}
+
+/// The record that a log line asks for: its name and its value.
+fn asked_for(line: &str) -> (String, String) {
+    let plain = line.replace('\\', "");
+    let (_, record) = plain.split_once("once and for good: ").unwrap_or_else(|| panic!("{line}"));
+    let (name, rest) = record.split_once(". TXT \"").unwrap_or_else(|| panic!("{line}"));
+    let (value, _) = rest.split_once('"').unwrap_or_else(|| panic!("{line}"));
+    (name.to_owned(), value.to_owned())
+}
+
+#[tokio::test]
+async fn dns_persist_01_asks_for_its_record_once_and_then_brings_a_wildcard() {
+    let Some(pebble) = Pebble::newer() else { return };
+    let pebble = pebble.calls_itself(&["pebble.example", "other.example"]).start().await;
+    let Some(binary) = pebble.dns.relay() else { return };
+    let names = ["*.example.org", "example.org"];
+    let config = challenges(&["dns-persist-01"]);
+    let relay = pebble.relay(&names).toml(&config).binary(binary.clone()).start().await;
+    let mut told = Vec::new();
+    for name in names {
+        let line = relay.log_with(&[&format!("name={name}"), "next_try", "once and for good"]).await;
+        told.push(asked_for(&line));
+        assert!(meta(&relay.path("storage"), name)["last_error"].to_string().contains("once and for good"));
+        relay.log_with(&[&format!("name={name}"), "the standing TXT record is not there"]).await;
+    }
+    let (name, value) = told[0].clone();
+    assert_eq!(name, "_validation-persist.example.org");
+    let account = value.strip_prefix("pebble.example; accounturi=").unwrap_or_else(|| panic!("{value}"));
+    let account = account.strip_suffix("; policy=wildcard").unwrap_or_else(|| panic!("{value}"));
+    assert!(account.starts_with("https://") && account.contains("/my-account/"), "{account}");
+    assert_eq!(told[1], (name.clone(), format!("pebble.example; accounturi={account}")));
+
+    // The wildcard's record does for the name itself as well.
+    pebble.dns.set_txt(&name, &value);
+    let storage = relay.path("storage");
+    let next = pebble.relay_after(relay, &names).toml(&config).binary(binary);
+    for name in names {
+        make_due(&storage, name, "next_try");
+    }
+    let relay = next.start().await;
+    for (asked, name) in [("a.example.org", names[0]), ("example.org", names[1])] {
+        assert_eq!(pebble.issued(&relay, asked).await.names(), [name]);
+        relay.log_with(&[&format!("name={name}"), "the standing TXT record is there"]).await;
+        assert_eq!(meta(&storage, name)["challenge"], "dns-persist-01");
+    }
+}
+
+#[tokio::test]
+async fn dns_persist_01_that_a_ca_does_not_offer_is_followed_by_the_next() {
+    let pebble = Pebble::start().await;
+    let config = challenges(&["dns-persist-01", "tls-alpn-01"]);
+    let relay = pebble.relay(&[NAME]).toml(&config).start().await;
+    pebble.issued(&relay, NAME).await;
+    relay.log_with(&[NAME, "dns-persist-01", "does not offer it"]).await;
+    let stored = Stored::read(&relay.path("storage"), NAME).unwrap();
+    assert_eq!(stored.meta["challenge"], "tls-alpn-01");
 }
 
 #[tokio::test]

@@ -29,6 +29,9 @@ const STEPS: usize = 8;
 /// Servers of one zone that are asked.
 const SERVERS: usize = 16;
 
+/// Whether the text of a TXT record is what is looked for.
+type Wanted<'a> = &'a (dyn Fn(&[u8]) -> bool + Sync);
+
 /// What the name's servers say.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum View {
@@ -50,12 +53,13 @@ pub(crate) async fn wait_until_visible(
     resolvers: &Resolvers,
 ) -> Result<(), DnsError> {
     let name = zone::parse(fqdn)?;
+    let wanted = |text: &[u8]| text == value.as_bytes();
     let deadline = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
     let mut last = View::Silence;
     loop {
         // A look that the deadline cuts off says no more than the one before.
-        let Ok(view) = timeout_at(deadline, look(&name, value, resolvers)).await else {
+        let Ok(view) = timeout_at(deadline, look(&name, &wanted, resolvers)).await else {
             break;
         };
         match view? {
@@ -71,15 +75,35 @@ pub(crate) async fn wait_until_visible(
         sleep_until(next).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+    Err(not_seen(last, fqdn, limit))
+}
+
+/// Looks once whether every name server of `fqdn` that answers within `limit` has a TXT record that is `wanted`.
+pub(crate) async fn look_once(
+    fqdn: &str,
+    wanted: Wanted<'_>,
+    limit: Duration,
+    resolvers: &Resolvers,
+) -> Result<(), DnsError> {
+    let name = zone::parse(fqdn)?;
+    match timeout_at(Instant::now() + limit, look(&name, wanted, resolvers)).await {
+        Ok(Ok(View::Visible)) => Ok(()),
+        Ok(Ok(view @ (View::Missing | View::Silence))) => Err(not_seen(view, fqdn, limit)),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(not_seen(View::Silence, fqdn, limit)),
+    }
+}
+
+fn not_seen(view: View, fqdn: &str, limit: Duration) -> DnsError {
     let name = fqdn.to_owned();
-    Err(match last {
+    match view {
         View::Silence => DnsError::NoAnswer { name, limit },
         View::Visible | View::Missing => DnsError::NotVisible { name, limit },
-    })
+    }
 }
 
 /// Asks once, following aliases and delegations from the zone above `name`.
-async fn look(name: &Name, value: &str, resolvers: &Resolvers) -> Result<View, DnsError> {
+async fn look(name: &Name, wanted: Wanted<'_>, resolvers: &Resolvers) -> Result<View, DnsError> {
     let mut name = name.clone();
     // Beginning above: asked for the name itself, the resolver would remember that it is not there.
     let mut servers = servers_above(&name, resolvers).await?;
@@ -93,7 +117,7 @@ async fn look(name: &Name, value: &str, resolvers: &Resolvers) -> Result<View, D
             name = target;
         } else if let Some(delegates) = answers.iter().find_map(referral) {
             servers = addresses_of(&delegates, resolvers).await?;
-        } else if answers.iter().all(|answer| has(answer, value)) {
+        } else if answers.iter().all(|answer| has(answer, wanted)) {
             return Ok(View::Visible);
         } else {
             return Ok(View::Missing);
@@ -101,7 +125,7 @@ async fn look(name: &Name, value: &str, resolvers: &Resolvers) -> Result<View, D
     }
     // Where only the resolver is to be reached, as on many filtered networks, its word has to do.
     Ok(match resolvers.ask(&name, RecordType::TXT).await? {
-        Some(answer) if has(&answer, value) => View::Visible,
+        Some(answer) if has(&answer, wanted) => View::Visible,
         Some(answer) if is_told(&answer) => View::Missing,
         Some(_) | None => View::Silence,
     })
@@ -192,12 +216,12 @@ fn referral(answer: &Message) -> Option<Vec<Name>> {
     Some(name_servers(&answer.authorities)).filter(|servers| !servers.is_empty())
 }
 
-/// Whether `value` is among the TXT records, each a whole of its strings.
-fn has(answer: &Message, value: &str) -> bool {
+/// Whether what is `wanted` is among the TXT records, each a whole of its strings.
+fn has(answer: &Message, wanted: Wanted<'_>) -> bool {
     answer
         .answers
         .iter()
-        .any(|record| matches!(&record.data, RData::TXT(text) if text.txt_data.concat() == value.as_bytes()))
+        .any(|record| matches!(&record.data, RData::TXT(text) if wanted(&text.txt_data.concat())))
 }
 
 #[cfg(test)]
@@ -380,6 +404,6 @@ mod tests {
         let mut answer = Message::response(1, hickory_proto::op::OpCode::Query);
         let text = hickory_proto::rr::rdata::TXT::new(vec!["the-".to_owned(), "value".to_owned()]);
         answer.add_answer(record(NAME, RData::TXT(text)));
-        assert!(has(&answer, VALUE) && !has(&answer, "the-"));
+        assert!(has(&answer, &|text| text == VALUE.as_bytes()) && !has(&answer, &|text| text == b"the-"));
     }
 }

@@ -54,9 +54,10 @@ pub(super) fn acme(
         let reason = Reason::Rule("no CA issues for a name with an underscore in it");
         faults.add("tls.domains", reason, names.place.clone());
     }
-    if names.public.iter().any(|subject| subject.as_name().is_none()) && !dns.can_solve() {
-        let text = "a wildcard is shown by DNS-01 alone: without `hook` or `listen` in [tls.acme.dns] its \
-                    certificate comes by hand, with `parley-relay cert issue --dns-manual`";
+    let stands = raw.challenges.as_given().is_some_and(|kinds| kinds.contains(&ChallengeKind::DnsPersist01));
+    if names.public.iter().any(|subject| subject.as_name().is_none()) && !dns.can_solve() && !stands {
+        let text = "a wildcard is shown by the DNS alone: without `hook` or `listen` in [tls.acme.dns], and \
+                    without dns-persist-01 in `challenges`, its certificate comes by hand, with `parley-relay cert issue --dns-manual`";
         warnings.push(Warning::new(text, names.place));
     }
     AcmeConfig {
@@ -105,13 +106,16 @@ fn challenges(
     warnings: &mut Vec<Warning>,
 ) -> Vec<ChallengeKind> {
     let place = raw.place();
-    let is_default = raw.as_given().is_none_or(|kinds| kinds == &ChallengeKind::ALL);
-    let mut wanted = raw.given().unwrap_or_else(|| ChallengeKind::ALL.to_vec());
+    let is_default = raw.as_given().is_none_or(|kinds| kinds == &ChallengeKind::DEFAULT);
+    let mut wanted = raw.given().unwrap_or_else(|| ChallengeKind::DEFAULT.to_vec());
     wanted.retain(|kind| {
         let missing = match kind {
             ChallengeKind::Http01 if http_port.is_none() => "http-01 needs `http_port` in [server]",
             ChallengeKind::Dns01 if !dns.can_solve() => "dns-01 needs `hook` or `listen` in [tls.acme.dns]",
-            ChallengeKind::TlsAlpn01 | ChallengeKind::Http01 | ChallengeKind::Dns01 => return true,
+            ChallengeKind::TlsAlpn01
+            | ChallengeKind::Http01
+            | ChallengeKind::Dns01
+            | ChallengeKind::DnsPersist01 => return true,
         };
         // All of them means all that are possible.
         if !is_default {

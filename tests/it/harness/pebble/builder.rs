@@ -95,6 +95,12 @@ impl PebbleBuilder {
         self
     }
 
+    /// What it calls itself in CAA and in standing TXT records.
+    pub(crate) fn calls_itself(mut self, names: &[&str]) -> Self {
+        self.config["caaIdentities"] = json!(names);
+        self
+    }
+
     /// Asks [`Pebble::responder`] alone about every name, as if all of them were delegated to it.
     pub(crate) fn asks_the_responder(mut self) -> Self {
         self.dns_server = DnsServer::Responder;

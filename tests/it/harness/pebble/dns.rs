@@ -66,6 +66,13 @@ exec unshare --mount sh -c 'mount --bind {path}/resolv.conf /etc/resolv.conf && 
         self.dir.path().join("hook")
     }
 
+    /// Puts a TXT record there, as a person would.
+    pub(crate) fn set_txt(&self, name: &str, value: &str) {
+        let mut hook = Command::new(self.hook());
+        hook.args(["present", name, value]).env("CERTBOT_DOMAIN", "").env("CERTBOT_VALIDATION", "");
+        assert!(hook.status().unwrap().success(), "{name} {value}");
+    }
+
     /// The lines that the hook has written: action, name, value, and the last two as certbot names them.
     pub(crate) fn hook_calls(&self) -> Vec<String> {
         let calls = fs::read_to_string(self.dir.path().join("calls")).unwrap_or_default();
