@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Smaller than glibc's and musl's in what it keeps, and faster than musl's by far.
+/// Faster than musl's by far. Without huge pages (`no_thp`): with them a start takes 15 MB, and 8 MB without
+/// (measured), for throughput that differs by less than the noise.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
