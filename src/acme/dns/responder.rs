@@ -1,6 +1,6 @@
 //! The relay's own DNS server, for `_acme-challenge` names that are delegated to it.
 //!
-//! It is the smallest server that a validation needs: see [`zone`](super::zone) for what it answers. The
+//! It is the smallest server that a validation needs: see [`zone`] for what it answers. The
 //! operator adds `_acme-challenge.example.org. NS this-machine.example.org.` once.
 
 use std::{
