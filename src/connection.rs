@@ -2,15 +2,10 @@
 
 pub(crate) mod io;
 mod proxy_protocol;
+mod serving;
 mod wire;
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response, uri::Scheme};
 use hyper::{
@@ -27,7 +22,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use self::io::{ClientIo, Framing};
+use self::{
+    io::{ClientIo, Framing},
+    serving::Serving,
+};
 use crate::{
     access::Logged,
     acme::challenges::ACME_TLS,
@@ -96,8 +94,6 @@ pub(crate) struct Limits {
 /// Streams that one HTTP/2 connection may have open: fewer than there are connections to a backend, so that one
 /// client cannot take them all.
 const MAX_STREAMS: u32 = 64;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Whether trusted peers speak the PROXY protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -301,45 +297,6 @@ impl Service {
             let (site, connection) = (sites.current(), Arc::clone(&connection));
             async move { Ok(handler::handle(&site, &connection, request).await) }
         })
-    }
-}
-
-/// A connection that can be asked to finish what it has and close.
-trait Serving: Future<Output = hyper::Result<()>> {
-    fn finish(self: Pin<&mut Self>);
-}
-
-impl<S, H> Serving for http1::UpgradeableConnection<TokioIo<ClientIo<S>>, H>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    H: hyper::service::HttpService<Incoming, ResBody = Logged>,
-    H::Error: Into<BoxError>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<S, H> Serving for http1::Connection<TokioIo<ClientIo<S>>, H>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-    H: hyper::service::HttpService<Incoming, ResBody = Body>,
-    H::Error: Into<BoxError>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-impl<S, H> Serving for http2::Connection<TokioIo<ClientIo<S>>, H, TokioExecutor>
-where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
-    H: hyper::service::HttpService<Incoming, ResBody = Logged>,
-    H::Error: Into<BoxError>,
-    H::Future: Send + 'static,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
     }
 }
 

@@ -5,10 +5,12 @@ pub(crate) mod event_stream;
 pub(crate) mod headers;
 pub(crate) mod health;
 pub(crate) mod identity;
+mod live_stream;
 mod pace;
 pub(crate) mod pool;
 pub(crate) mod send;
 mod size_check;
+mod socket;
 mod stream;
 mod upgrade;
 
@@ -26,7 +28,8 @@ use tokio_util::task::TaskTracker;
 
 use self::{
     egress::Form,
-    event_stream::{Live, Slot, Streams, Tried, Wanted},
+    event_stream::{Slot, Streams, Tried, Wanted},
+    live_stream::Live,
     send::{Answer, Sender},
     stream::{Download, Progress, Upload},
 };

@@ -8,7 +8,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -23,10 +23,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, Interval, MissedTickBehavior},
 };
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     health::Counted,
+    live_stream::Live,
     pace::{self, Pace},
     send::{Answer, Sender},
     stream::{Download, Progress},
@@ -44,7 +45,7 @@ const COME_BACK: std::ops::Range<Duration> = Duration::from_millis(500)..Duratio
 /// How long a stream that its client has left still counts where streams are bounded: its Waitress thread ends with the second write after
 /// a reset (measured; the third after a plain close), and Sova writes a comment every 10 s. If it did not count, a
 /// reload of every tab would take the threads that are left to ordinary requests.
-const LINGER: Duration = Duration::from_secs(20);
+pub(super) const LINGER: Duration = Duration::from_secs(20);
 
 /// How event streams of an origin are kept.
 pub(crate) struct Streams {
@@ -90,8 +91,8 @@ pub(super) enum Tried {
 
 /// A stream's share of the budget, counted.
 pub(super) struct Slot {
-    permit: OwnedSemaphorePermit,
-    bounded_by: Bound,
+    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) bounded_by: Bound,
     _live: Counted,
 }
 
@@ -179,7 +180,7 @@ fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Instant> {
 }
 
 /// The retry field for one client.
-fn come_back() -> Bytes {
+pub(super) fn come_back() -> Bytes {
     format!("retry: {}\n\n", pace::between(COME_BACK).as_millis()).into()
 }
 
@@ -283,128 +284,9 @@ impl http_body::Body for Held {
     }
 }
 
-/// A backend's stream. When the backend breaks it, or the relay ends, it ends well, and the browser is told when to
-/// come back.
-pub(super) struct Live {
-    /// `None` once it has ended.
-    inner: Option<Download>,
-    tail: Tail,
-    drained: Pin<Box<WaitForCancellationFutureOwned>>,
-    slot: Option<Slot>,
-}
-
-impl Live {
-    /// `slot`: its share of the budget, where it was asked for as a stream.
-    pub(super) fn new(inner: Download, slot: Option<Slot>, drain: &CancellationToken) -> Self {
-        let drained = Box::pin(drain.clone().cancelled_owned());
-        Self { inner: Some(inner), tail: Tail::default(), drained, slot }
-    }
-}
-
-impl http_body::Body for Live {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(inner) = &mut self.inner else {
-            return Poll::Ready(None);
-        };
-        let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
-            ready!(self.drained.as_mut().poll(cx));
-            if !self.tail.is_between_events() {
-                return Poll::Pending;
-            }
-            self.inner = None;
-            return Poll::Ready(Some(Ok(Frame::data(come_back()))));
-        };
-        match frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    self.tail.push(data);
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            None => {
-                self.inner = None;
-                Poll::Ready(None)
-            }
-            // It did not break: a rule's `max_size` cut it, and the client is to see that.
-            Some(Err(error @ BodyError::DownloadTooBig)) => Poll::Ready(Some(Err(error))),
-            Some(Err(_)) => {
-                self.inner = None;
-                // In the middle of an event nothing can be said: it would become part of the event. The browser
-                // drops what is not whole, and comes back when the last `retry:` says.
-                let last = self.tail.is_between_events().then(|| Ok(Frame::data(come_back())));
-                Poll::Ready(last)
-            }
-        }
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let (Some(inner), Some(slot)) = (self.inner.take(), self.slot.take()) else { return };
-        inner.abandon();
-        if slot.bounded_by == Bound::Origin {
-            let permit = slot.permit;
-            tokio::spawn(async move {
-                tokio::time::sleep(LINGER).await;
-                drop(permit);
-            });
-        }
-    }
-}
-
-/// The last bytes of a stream: enough to tell whether an event has ended.
-#[derive(Default)]
-struct Tail {
-    bytes: [u8; 4],
-    length: usize,
-}
-
-impl Tail {
-    fn push(&mut self, data: &[u8]) {
-        for byte in &data[data.len().saturating_sub(4)..] {
-            self.bytes.rotate_left(1);
-            self.bytes[3] = *byte;
-        }
-        self.length = self.length.saturating_add(data.len());
-    }
-
-    /// Whether nothing came yet, or the last thing was a blank line, in any of the three line ends.
-    fn is_between_events(&self) -> bool {
-        self.length == 0
-            || self.bytes.ends_with(b"\n\n")
-            || self.bytes.ends_with(b"\r\r")
-            || self.bytes == *b"\r\n\r\n"
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_end_of_an_event_is_a_blank_line_however_it_is_cut() {
-        for (pieces, expected) in [
-            (&[][..], true),
-            (&["data: 1\n\n"], true),
-            (&["data: 1\n", "\n"], true),
-            (&["data: 1\r\n\r", "\n"], true),
-            (&["data: 1\r\r"], true),
-            (&["data: 1\n"], false),
-            (&["data: 1\r\n"], false),
-            (&["data: 1\n\nda"], false),
-            (&["\n", "\n", "d"], false),
-        ] {
-            let mut tail = Tail::default();
-            pieces.iter().for_each(|piece| tail.push(piece.as_bytes()));
-            assert_eq!(tail.is_between_events(), expected, "{pieces:?}");
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_429_is_tried_again_when_it_says() {

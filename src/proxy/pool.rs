@@ -3,27 +3,19 @@
 
 use std::{
     collections::VecDeque,
-    io,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-};
-use tokio_util::{either::Either, task::AbortOnDropHandle};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    egress::{Egress, Stream},
+    egress::Egress,
     identity::Source,
+    socket::{Notes, Socket},
 };
 use crate::{
     body::Body,
@@ -73,16 +65,7 @@ struct Waiting {
 /// A connection that HTTP is spoken on.
 struct Connection {
     sender: SendRequest<Body>,
-    wire: Arc<Wire>,
-}
-
-/// What a request and its socket know of each other past hyper, which owns the socket.
-#[derive(Default)]
-struct Wire {
-    /// Whether a byte came since this was last forgotten.
-    received: AtomicBool,
-    /// Whether the socket is to be closed with a reset.
-    reset: AtomicBool,
+    notes: Arc<Notes>,
 }
 
 /// A connection that is one request's, until it is dropped.
@@ -157,8 +140,8 @@ impl Pool {
     /// A connection that nobody used before.
     async fn connect(&self, permit: OwnedSemaphorePermit, source: Source) -> Result<Lease, ConnectError> {
         let stream = self.egress.connect(source).await?;
-        let wire = Arc::<Wire>::default();
-        let socket = TokioIo::new(Socket { stream, wire: Arc::clone(&wire), deaf: false, _permit: permit });
+        let notes = Arc::<Notes>::default();
+        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&notes), permit));
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(READ_BUFFER)
             .handshake(socket)
@@ -166,7 +149,7 @@ impl Pool {
             .map_err(ConnectError::Http)?;
         // Ends when the sender is dropped or the peer closes. Its error is told to the request that it hits.
         tokio::spawn(async move { connection.with_upgrades().await.ok() });
-        Ok(self.leased(Connection { sender, wire }, source, Age::Fresh))
+        Ok(self.leased(Connection { sender, notes }, source, Age::Fresh))
     }
 
     fn leased(&self, connection: Connection, source: Source, age: Age) -> Lease {
@@ -188,7 +171,7 @@ impl Lease {
     /// From now on it is the next response that counts as received.
     pub(crate) fn forget_received(&self) {
         if let Some(connection) = &self.connection {
-            connection.wire.received.store(false, Ordering::Release);
+            connection.notes.received.store(false, Ordering::Release);
         }
     }
 
@@ -196,13 +179,13 @@ impl Lease {
     /// that by its next write, and of a plain close by the one after.
     pub(crate) fn reset_when_dropped(&self) {
         if let Some(connection) = &self.connection {
-            connection.wire.reset.store(true, Ordering::Release);
+            connection.notes.reset.store(true, Ordering::Release);
         }
     }
 
     /// Whether any byte of a response has come.
     pub(crate) fn has_received(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.wire.received.load(Ordering::Acquire))
+        self.connection.as_ref().is_some_and(|connection| connection.notes.received.load(Ordering::Acquire))
     }
 }
 
@@ -284,92 +267,4 @@ async fn sweep(shelf: Arc<Mutex<Shelf>>, idle_for: Duration) {
 /// A panic cannot leave the shelf half changed: each change is one call on a collection.
 fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
     shelf.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A socket that counts as open until it is really closed, after an upgrade too.
-struct Socket {
-    stream: Stream,
-    /// Whether the peer takes no more. It may have answered before: an origin that refuses an upload does not
-    /// read it to its end. hyper would let go of that answer for the sake of the failed write, so what it
-    /// still writes goes nowhere, and what it reads decides.
-    deaf: bool,
-    wire: Arc<Wire>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        if self.wire.reset.load(Ordering::Acquire) {
-            let tcp = match &self.stream {
-                Either::Left(tcp) => tcp,
-                Either::Right(tls) => tls.get_ref().0,
-            };
-            // An error: the peer was first.
-            tcp.set_zero_linger().ok();
-        }
-    }
-}
-
-impl Socket {
-    fn heard(&mut self, written: io::Result<usize>, length: usize) -> Poll<io::Result<usize>> {
-        match written {
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
-            {
-                self.deaf = true;
-                Poll::Ready(Ok(length))
-            }
-            written => Poll::Ready(written),
-        }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.wire.received.store(true, Ordering::Release);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.deaf {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        self.heard(written, buf.len())
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let length = bufs.iter().map(|buf| buf.len()).sum();
-        if self.deaf {
-            return Poll::Ready(Ok(length));
-        }
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
-        self.heard(written, length)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.deaf { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_flush(cx) }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }
