@@ -1,11 +1,14 @@
 //! Who is asking: the connection's peer, or whom a trusted proxy speaks for.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use http::{HeaderMap, HeaderName, uri::Scheme};
 use ipnet::IpNet;
 
-use crate::in_flight::Requests;
+use crate::{in_flight::Requests, metrics::Metrics};
 
 /// What a request knows of the connection that it came on.
 #[derive(Debug)]
@@ -14,6 +17,7 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     pub(crate) scheme: Scheme,
     pub(crate) requests: Requests,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// The client of one request.

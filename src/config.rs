@@ -8,6 +8,7 @@ mod backend;
 mod certificates;
 pub(crate) mod error;
 mod flags;
+mod limits;
 mod load;
 mod paths;
 mod raw;
@@ -20,7 +21,7 @@ pub(crate) mod types;
 mod units;
 pub(crate) mod url;
 
-use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 
 use http::HeaderName;
 use ipnet::IpNet;
@@ -220,6 +221,10 @@ pub(crate) enum Frontend {
 pub(crate) struct Limits {
     /// Open client connections, all listeners together.
     pub(crate) connections: usize,
+    /// Those among them that one client may have, an IPv6 client being its /64; trusted proxies aside.
+    pub(crate) connections_per_client: usize,
+    /// Requests that one client may send, over time; `None`: as many as it likes.
+    pub(crate) requests_per_second: Option<NonZeroU32>,
     /// From accept to the end of the TLS handshake.
     pub(crate) handshake: Duration,
     /// From the first byte of a request to the end of its head.

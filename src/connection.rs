@@ -5,7 +5,13 @@ mod proxy_protocol;
 mod serving;
 mod wire;
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response, uri::Scheme};
 use hyper::{
@@ -29,11 +35,13 @@ use self::{
 use crate::{
     access::Logged,
     acme::challenges::ACME_TLS,
+    admission::{Clients, Place},
     body::Body,
     client::Connection,
     error::BodyError,
     handler,
     in_flight::Requests,
+    metrics::Metrics,
     redirect::{self, Names},
     site::Sites,
     tcp,
@@ -54,13 +62,20 @@ pub(crate) enum Purpose {
     },
 }
 
-impl std::fmt::Display for Purpose {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl Purpose {
+    /// As the log has it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
             Self::Https { .. } => "https",
             Self::Http => "http",
             Self::Redirect { .. } => "redirect",
-        })
+        }
+    }
+}
+
+impl std::fmt::Display for Purpose {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -76,6 +91,10 @@ pub(crate) struct Service {
     pub(crate) head_size: usize,
     /// Whether trusted peers begin with a PROXY header.
     pub(crate) proxy_protocol: ProxyProtocol,
+    pub(crate) clients: Clients,
+    /// How many connections one of them may have.
+    pub(crate) per_client: usize,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// How long things may take.
@@ -110,6 +129,8 @@ pub(crate) enum ConnectionError {
     Handshake,
     /// A trusted peer did not begin with a PROXY header.
     ProxyHeader,
+    /// Its client has as many as it may have.
+    TooMany,
 }
 
 impl std::fmt::Display for ConnectionError {
@@ -118,6 +139,7 @@ impl std::fmt::Display for ConnectionError {
             Self::Io(error) => error.fmt(f),
             Self::Handshake => f.write_str("no handshake in time"),
             Self::ProxyHeader => f.write_str("a trusted peer sent no valid PROXY header"),
+            Self::TooMany => f.write_str("its client has too many"),
         }
     }
 }
@@ -136,6 +158,8 @@ impl Service {
         mut peer: SocketAddr,
         drain: CancellationToken,
     ) -> Result<(), ConnectionError> {
+        self.metrics.connections.accepted.add();
+        let handshake = self.metrics.connections.handshake.count();
         tcp::prepare(&stream).map_err(ConnectionError::Io)?;
         let deadline = Instant::now() + self.handshake;
         let in_time = async {
@@ -144,17 +168,12 @@ impl Service {
             {
                 peer = proxy_protocol::read(&mut stream).await?.unwrap_or(peer);
             }
-            let Purpose::Https { acceptor, .. } = &self.purpose else {
-                return Ok(Opened::Plain(stream));
-            };
-            if speaks_http(&stream).await.map_err(ConnectionError::Io)? {
-                return Ok(Opened::Plain(stream));
-            }
-            let tls = acceptor.accept(stream).await.map_err(ConnectionError::Io)?;
-            Ok(Opened::Tls(Box::new(tls)))
+            let place = self.admit(&stream, peer.ip())?;
+            Ok((self.open(stream).await?, place))
         };
-        let opened =
+        let (opened, _place) =
             tokio::time::timeout_at(deadline, in_time).await.map_err(|_| ConnectionError::Handshake)??;
+        drop(handshake);
         match (opened, &self.purpose) {
             // A CA has seen the certificate it came for (RFC 8737, section 3): nothing is spoken on this protocol.
             (Opened::Tls(tls), _) if tls.get_ref().1.alpn_protocol() == Some(ACME_TLS) => {}
@@ -183,14 +202,43 @@ impl Service {
         Ok(())
     }
 
+    /// A place among the client's connections; `None`: a trusted proxy, which has those of many.
+    fn admit(&self, stream: &TcpStream, client: IpAddr) -> Result<Option<Place>, ConnectionError> {
+        if self.sites.current().trust.believes(client) {
+            return Ok(None);
+        }
+        let place = self.clients.admit(client, self.per_client);
+        if place.is_none() {
+            self.metrics.connections.refused.add();
+            // SECURITY: a reset. Closed otherwise, each would live on in the kernel for a minute.
+            stream.set_zero_linger().map_err(ConnectionError::Io)?;
+            return Err(ConnectionError::TooMany);
+        }
+        Ok(place)
+    }
+
+    /// Up to the end of the handshake, where there is one.
+    async fn open(&self, stream: TcpStream) -> Result<Opened, ConnectionError> {
+        let Purpose::Https { acceptor, .. } = &self.purpose else {
+            return Ok(Opened::Plain(stream));
+        };
+        if speaks_http(&stream).await.map_err(ConnectionError::Io)? {
+            return Ok(Opened::Plain(stream));
+        }
+        let tls = acceptor.accept(stream).await.map_err(ConnectionError::Io)?;
+        Ok(Opened::Tls(Box::new(tls)))
+    }
+
     fn connection(&self, peer: SocketAddr, scheme: Scheme) -> Arc<Connection> {
-        Arc::new(Connection { peer, scheme, requests: Requests::new() })
+        let metrics = Arc::clone(&self.metrics);
+        Arc::new(Connection { peer, scheme, requests: Requests::new(), metrics })
     }
 
     async fn http1<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let _counted = self.metrics.connections.http1.count();
         let requests = connection.requests.clone();
         let io = self.io(stream, &requests, self.heads());
         let serving = self.http1_builder().serve_connection(io, self.handler(connection)).with_upgrades();
@@ -201,6 +249,7 @@ impl Service {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let _counted = self.metrics.connections.http2.count();
         let requests = connection.requests.clone();
         let io = self.io(stream, &requests, Framing::Frames);
         let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -217,12 +266,14 @@ impl Service {
     }
 
     async fn redirect(&self, stream: TcpStream, names: &Names, https_port: u16, drain: CancellationToken) {
+        let _counted = self.metrics.connections.redirect.count();
         let requests = Requests::new();
         let io = self.io(stream, &requests, self.heads());
         let answer = service_fn(|request: Request<Incoming>| {
             let _in_flight = requests.begin();
             let (parts, _) = request.into_parts();
             let response = redirect::answer(names, https_port, &parts);
+            self.metrics.requests.begin().answered(response.status());
             async move { Ok::<Response<Body>, Infallible>(response) }
         });
         self.until_end(self.http1_builder().serve_connection(io, answer), &requests, drain).await;

@@ -1,6 +1,6 @@
 //! What can go wrong with a request, and what the client is told of it.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
 use http::StatusCode;
 
@@ -41,6 +41,8 @@ pub(crate) enum RequestError {
     ResponseTimeout,
     /// All connections to the backend are taken.
     Busy,
+    /// The client asked too often, and may again after this long.
+    TooManyRequests(Duration),
     /// A front-end file that is there could not be read.
     File(io::Error),
     /// The backend's response contradicts itself or the request; the text says how.
@@ -120,6 +122,7 @@ impl RequestError {
                 StatusCode::BAD_GATEWAY
             }
             Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::File(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -139,6 +142,7 @@ impl RequestError {
             Self::Connect(ConnectError::Timeout) | Self::ResponseTimeout => "backend timeout",
             Self::Connect(_) | Self::Exchange(_) | Self::BadResponse(_) => "backend unavailable",
             Self::Busy => "server busy",
+            Self::TooManyRequests(_) => "too many requests",
             Self::File(_) => "internal server error",
         }
     }
@@ -156,6 +160,7 @@ impl RequestError {
             | Self::ContentTooBig
             | Self::Form(_)
             | Self::BodyTimeout
+            | Self::TooManyRequests(_)
             | Self::ClientGone => Origin::Client,
             Self::File(_) | Self::Busy => Origin::Relay,
             Self::SizeUnknown
@@ -194,6 +199,7 @@ impl fmt::Display for RequestError {
             Self::Exchange(error) => write!(f, "the backend broke the exchange: {}", Chain(error)),
             Self::ResponseTimeout => f.write_str("the backend did not answer in time"),
             Self::Busy => f.write_str("all connections to the backend are taken"),
+            Self::TooManyRequests(_) => f.write_str("the client asks more often than requests_per_second"),
             Self::File(error) => write!(f, "a file of the front end cannot be read: {error}"),
         }
     }

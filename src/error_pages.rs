@@ -38,6 +38,10 @@ impl ErrorPages {
         if matches!(error, RequestError::Busy) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
+        if let RequestError::TooManyRequests(wait) = error {
+            // In whole seconds; none would be no wait at all.
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs() + 1));
+        }
         response
     }
 

@@ -1,5 +1,7 @@
 //! One request, top to bottom.
 
+use std::net::IpAddr;
+
 use http::{
     Method, Request, Response,
     header::{CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY},
@@ -15,6 +17,7 @@ use crate::{
     error::RequestError,
     head::{self, Target},
     in_flight::InFlight,
+    proxy::event_stream,
     rules::{Action, ProxyPolicy},
     site::{Frontend, Site},
 };
@@ -26,12 +29,19 @@ pub(crate) async fn handle(
     mut request: Request<Incoming>,
 ) -> Response<Logged> {
     let in_flight = connection.requests.begin();
+    let outcome = connection.metrics.requests.begin();
     let is_head = request.method() == Method::HEAD;
     let mut entry = Entry::new(site.access, connection.peer.ip().to_canonical(), request.method().clone());
     let client = site.trust.client(connection.peer.ip(), &connection.scheme, request.headers_mut());
     entry.client(client.address);
 
-    let answer = respond(site, &client, &in_flight, request, &mut entry).await;
+    let answer = match may_ask(site, client.address) {
+        Ok(()) => respond(site, &client, &in_flight, request, &mut entry).await,
+        Err(too_many) => {
+            connection.metrics.requests.limited.add();
+            too_often(site, too_many, &request, &mut entry).map_err(|error| (error, None))
+        }
+    };
     let mut response = answer.unwrap_or_else(|(error, target)| {
         entry.failed(&error);
         site.pages.respond(&error, target.as_ref().map(|target| target.path.decoded()))
@@ -42,7 +52,33 @@ pub(crate) async fn handle(
     if let Some(hsts) = site.hsts.as_ref().filter(|_| connection.scheme == Scheme::HTTPS) {
         response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
+    outcome.answered(response.status());
     entry.follow(response, in_flight)
+}
+
+/// Whether a client may send a request now. Who speaks for others, and for nobody now, has no limit.
+fn may_ask(site: &Site, client: IpAddr) -> Result<(), RequestError> {
+    match &site.rate {
+        Some(rate) if !site.trust.believes(client) => {
+            rate.take(client).map_err(RequestError::TooManyRequests)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The answer to one request too many. An EventSource gives up for good on any answer but 200: it is told when to
+/// come back instead, which costs no more.
+fn too_often(
+    site: &Site,
+    error: RequestError,
+    request: &Request<Incoming>,
+    entry: &mut Entry,
+) -> Result<Response<Body>, RequestError> {
+    if !site.backend.keeps(request) {
+        return Err(error);
+    }
+    entry.failed(&error);
+    Ok(event_stream::come_back_later(request.headers()))
 }
 
 /// A response to HEAD: the length that a GET would have, and no body. Over HTTP/2 hyper would send one.

@@ -13,6 +13,7 @@
 
 mod access;
 mod acme;
+mod admission;
 mod body;
 mod cli;
 mod client;
@@ -28,6 +29,7 @@ mod head;
 mod in_flight;
 mod listener;
 mod log;
+mod metrics;
 mod path;
 mod proxy;
 mod redact;

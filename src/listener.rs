@@ -79,6 +79,7 @@ pub(crate) async fn accept(
                 });
             }
             Err(error) if is_exhausted(&error) => {
+                service.metrics.connections.exhausted.add();
                 if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
                     tracing::warn!(%error, "cannot accept connections for now");
                     told = Some(Instant::now());

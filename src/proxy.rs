@@ -119,8 +119,9 @@ impl Upstream {
     pub(crate) fn log_status(&self) {
         let sender = &self.sender;
         let (busy, idle, waiting) = sender.pool.counts();
-        let (live, held) = (sender.health.live().value(), sender.health.held().value());
-        let (retries, given_up) = sender.health.counts();
+        let metrics = sender.health.metrics();
+        let (live, held) = (metrics.live.value(), metrics.held.value());
+        let (retries, given_up) = (metrics.retries.value(), metrics.given_up.value());
         tracing::info!(
             origin = %self,
             busy, idle, waiting, streams_live = live, streams_held = held, streams_given_up = given_up, retries,
@@ -139,7 +140,7 @@ impl Upstream {
     ) -> Result<Response<Body>, RequestError> {
         let (mut parts, incoming) = request.into_parts();
         let upgrade = upgrade::wanted(&mut parts, policy, in_flight);
-        let wants_events = parts.method == Method::GET && accepts_event_stream(&parts.headers);
+        let wants_events = wants_events(&parts.method, &parts.headers);
         headers::strip_request(&mut parts.headers);
         headers::set_forwarded(&mut parts.headers, client, target.host.as_ref());
         if let Some(upgrade) = &upgrade {
@@ -165,9 +166,15 @@ impl Upstream {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(upgrade) = upgrade
         {
-            return upgrade.tunnel(response, lease, &self.tunnels);
+            let counted = self.sender.health.metrics().tunnels.count();
+            return upgrade.tunnel(response, (lease, counted), &self.tunnels);
         }
         self.respond((response, lease), None, asked)
+    }
+
+    /// Whether it would keep an event stream open that `request` asks for.
+    pub(crate) fn keeps<B>(&self, request: &Request<B>) -> bool {
+        self.streams.is_some() && wants_events(request.method(), request.headers())
     }
 
     /// Opens an event stream, or holds it until it can be opened.
@@ -303,11 +310,9 @@ impl std::fmt::Display for Upstream {
 }
 
 /// Whether a request is an EventSource's.
-fn accepts_event_stream(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(ACCEPT)
-        .iter()
-        .any(|value| value.as_bytes().windows(17).any(|at| at == b"text/event-stream"))
+fn wants_events(method: &Method, headers: &HeaderMap) -> bool {
+    let accepted = |value: &HeaderValue| value.as_bytes().windows(17).any(|at| at == b"text/event-stream");
+    method == Method::GET && headers.get_all(ACCEPT).iter().any(accepted)
 }
 
 /// Whether a response is an event stream, which may be silent for as long as it likes.

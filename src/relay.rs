@@ -17,10 +17,12 @@ use tokio_util::{
 
 use crate::{
     access::AccessLog,
+    admission::Clients,
     client::Trust,
     config::{Config, Log, LogFormat},
     connection::{self, ProxyProtocol, Purpose, Service},
     listener,
+    metrics::Metrics,
     redirect::Names,
     signal,
     site::{Frontend, Plan, Site, SiteError, Sites},
@@ -75,6 +77,7 @@ impl Relay {
         let Config { uri_prefix, server, tls, backend, upstream_proxy, frontend, limits, log, rules } =
             config;
         let (connections, drain) = (TaskTracker::new(), CancellationToken::new());
+        let (metrics, clients) = (Arc::new(Metrics::new()), Clients::default());
         let source = backend.timeouts.idle;
         let plan = Plan {
             uri_prefix,
@@ -87,6 +90,8 @@ impl Relay {
             access: access_log(&log),
             max_content_length: server.max_content_length.0,
             idle_body: limits.idle_body,
+            requests_per_second: limits.requests_per_second,
+            metrics: Arc::clone(&metrics),
         };
         let sites = Sites::new(Site::build(plan, &connections, &drain).map_err(StartError::Site)?);
         let service = |purpose| Service {
@@ -105,6 +110,9 @@ impl Relay {
             } else {
                 ProxyProtocol::Off
             },
+            clients: clients.clone(),
+            per_client: limits.connections_per_client,
+            metrics: Arc::clone(&metrics),
         };
         let bind = |port, flag| {
             let host = server.host;

@@ -1,6 +1,6 @@
 //! A site: everything a request is decided and answered with. A reload builds a whole new one.
 
-use std::{fmt, io, path::PathBuf, sync::Arc};
+use std::{fmt, io, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -13,10 +13,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::AccessLog,
+    admission::rate::RateLimit,
     client::Trust,
     config::{self, BackendUrl, ClientAddress, FrontendUrl, ProxyUrl, UriPrefix},
     error_pages::ErrorPages,
     frontend::{OutsidePrefix, StaticFiles},
+    metrics::{Metrics, Origin},
     proxy::{
         Bounds, Upstream,
         egress::{self, Egress},
@@ -37,6 +39,8 @@ pub(crate) struct Site {
     pub(crate) frontend: Frontend,
     pub(crate) pages: ErrorPages,
     pub(crate) trust: Trust,
+    /// How often a client may ask; `None`: as it likes.
+    pub(crate) rate: Option<RateLimit>,
     /// `Strict-Transport-Security`, sent over TLS alone.
     pub(crate) hsts: Option<HeaderValue>,
     pub(crate) access: AccessLog,
@@ -66,6 +70,8 @@ pub(crate) struct Plan {
     pub(crate) max_content_length: u64,
     /// The longest pause in a client's body.
     pub(crate) idle_body: std::time::Duration,
+    pub(crate) requests_per_second: Option<NonZeroU32>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Why a site cannot be built.
@@ -96,14 +102,14 @@ impl Site {
             None => Arc::clone(&web),
         };
         let timeouts = backend.timeouts;
-        let sender = |url: &BackendUrl, roots: &Arc<RootCertStore>, identity| {
+        let sender = |url: &BackendUrl, roots: &Arc<RootCertStore>, identity, metrics: &Arc<Origin>| {
             let egress = Egress::new(url, upstream_proxy.clone(), roots, timeouts.connect)
                 .map_err(|_| SiteError::OriginName(url.clone()))?;
             Ok(Arc::new(Sender {
                 pool: Pool::new(egress, backend.max_connections, timeouts.idle, timeouts.queue),
                 identity,
                 response_within: timeouts.response,
-                health: Arc::new(Health::new(url.to_string())),
+                health: Arc::new(Health::new(url.to_string(), Arc::clone(metrics))),
             }))
         };
         let bounds = Bounds {
@@ -122,13 +128,13 @@ impl Site {
             drain: drain.clone(),
             bounded_by: if backend.max_streams.is_some() { Bound::Origin } else { Bound::Connections },
         });
-        let to_backend = sender(&backend.url, &roots, identity)?;
+        let to_backend = sender(&backend.url, &roots, identity, &plan.metrics.backend)?;
         let elsewhere = |url: FrontendUrl| {
             // The backend's connections are counted together, whatever they are for.
             let sender = if url.origin == backend.url {
                 Arc::clone(&to_backend)
             } else {
-                sender(&url.origin, &web, None)?
+                sender(&url.origin, &web, None, &plan.metrics.frontend)?
             };
             Ok(Upstream::new(url, sender, None, bounds, tunnels.clone()))
         };
@@ -159,6 +165,7 @@ impl Site {
             frontend,
             pages: ErrorPages::new(uri_prefix.clone(), pages),
             trust,
+            rate: plan.requests_per_second.map(RateLimit::new),
             hsts,
             access,
             redactor: Redactor::new(uri_prefix).map_err(|_| SiteError::Random)?,

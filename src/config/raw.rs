@@ -137,6 +137,8 @@ pub(crate) enum FrontendMode {
 #[derive(Default)]
 pub(crate) struct RawLimits {
     pub(crate) connections: Setting<Count>,
+    pub(crate) connections_per_client: Setting<Count>,
+    pub(crate) requests_per_second: Setting<OptionalCount>,
     pub(crate) handshake: Setting<TimeLimit>,
     pub(crate) request_head: Setting<TimeLimit>,
     pub(crate) idle_body: Setting<TimeLimit>,
@@ -273,6 +275,8 @@ impl RawLimits {
     fn read(table: &mut Table<'_, '_>) -> Self {
         Self {
             connections: table.take("connections"),
+            connections_per_client: table.take("connections_per_client"),
+            requests_per_second: table.take("requests_per_second"),
             handshake: table.take("handshake"),
             request_head: table.take("request_head"),
             idle_body: table.take("idle_body"),

@@ -12,14 +12,14 @@ use http::HeaderName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Config, Environment, Frontend, Limits, Loaded, Log, LogFormat, Server, Warning, backend, certificates,
+    Config, Environment, Frontend, Loaded, Log, LogFormat, Server, Warning, backend, certificates,
     error::{Faults, Reason},
-    paths,
-    raw::{FrontendMode, Raw, RawFrontend, RawLimits, RawLog, RawServer, RawUpstreamProxy, TlsMode},
+    limits, paths,
+    raw::{FrontendMode, Raw, RawFrontend, RawLog, RawServer, RawUpstreamProxy, TlsMode},
     setting::Setting,
     source::{Place, Source},
     types::{BindHost, ByteSize, ServerName, Subject, TrustedPeer},
-    units::{Count, HttpPort, TimeLimit},
+    units::{HttpPort, TimeLimit},
     url::ProxyUrl,
 };
 
@@ -50,7 +50,7 @@ pub(crate) fn resolve(
         backend: raw_backend,
         upstream_proxy,
         frontend,
-        limits,
+        limits: raw_limits,
         log,
         paths: entries,
     } = raw;
@@ -91,7 +91,7 @@ pub(crate) fn resolve(
         backend: backend::backend(raw_backend, upstream_proxy.as_ref(), faults),
         upstream_proxy,
         frontend: self::frontend(frontend, faults, &mut warnings),
-        limits: self::limits(limits, faults),
+        limits: limits::limits(raw_limits, faults, &mut warnings),
         log: self::log(log),
         uri_prefix,
         rules,
@@ -234,25 +234,6 @@ fn frontend(raw: RawFrontend, faults: &mut Faults, warnings: &mut Vec<Warning>) 
                 only_below_prefix: raw.only_below_prefix.or(false),
             }
         }
-    }
-}
-
-fn limits(raw: RawLimits, faults: &mut Faults) -> Limits {
-    if let Setting::Given(size, place) = &raw.head_size
-        && !(8 << 10..=1 << 20).contains(&size.0)
-    {
-        // hyper reads heads into a buffer of at least 8 KiB, and panics when told otherwise.
-        let reason = Reason::Rule("it is a size from 8KiB to 1MiB");
-        faults.add("limits.head_size", reason, Some(place.clone()));
-    }
-    Limits {
-        connections: raw.connections.or(Count(10_000)).0,
-        handshake: seconds(raw.handshake, 5),
-        request_head: seconds(raw.request_head, 10),
-        idle_body: seconds(raw.idle_body, 60),
-        idle_connection: seconds(raw.idle_connection, 75),
-        head_size: raw.head_size.or(ByteSize(16 << 10)),
-        drain: raw.drain.or(Duration::from_secs(30)),
     }
 }
 

@@ -25,13 +25,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    health::Counted,
     live_stream::Live,
     pace::{self, Pace},
     send::{Answer, Sender},
     stream::{Download, Progress},
 };
-use crate::{body::Body, client::Client, error::BodyError};
+use crate::{body::Body, client::Client, error::BodyError, metrics::Counted};
 
 /// Between two comments on a stream that waits: proxies on the way close what is silent for half a minute.
 const COMMENT_EVERY: Duration = Duration::from_secs(10);
@@ -124,7 +123,7 @@ impl Wanted {
         };
         match answer.0.status() {
             StatusCode::OK if super::is_event_stream(answer.0.headers()) => {
-                let (bounded_by, live) = (self.bounded_by, self.sender.health.live().count());
+                let (bounded_by, live) = (self.bounded_by, self.sender.health.metrics().live.count());
                 Tried::Live(answer, Slot { permit, bounded_by, _live: live })
             }
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
@@ -143,15 +142,7 @@ impl Wanted {
         own_values(self.request.headers_mut());
         let outlet = Outlet::default();
         let state = State::Waiting(Box::pin(drive(self, later, outlet.clone())));
-        let mut response = Response::new(Body::stream(Held { state, outlet }));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        if is_cross_origin {
-            // Without it another site's EventSource is lost for good; our comments are no secret. What the
-            // backend says is passed on only where it allows that itself.
-            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        }
-        response
+        response(Body::stream(Held { state, outlet }), is_cross_origin)
     }
 
     /// SECURITY: whether the page that asked may read a stream with these headers, as a browser decides it.
@@ -162,6 +153,24 @@ impl Wanted {
                 .is_some_and(|allowed| allowed == "*" || allowed == origin)
         })
     }
+}
+
+/// The answer to a stream that its client asked for too often: one that ends, and is opened again after a while.
+pub(crate) fn come_back_later(request: &HeaderMap) -> Response<Body> {
+    response(Body::full(come_back()), request.contains_key(ORIGIN))
+}
+
+/// A stream of our own.
+fn response(body: Body, is_cross_origin: bool) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    if is_cross_origin {
+        // Without it another site's EventSource is lost for good; our comments are no secret. What the
+        // backend says is passed on only where it allows that itself.
+        response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
+    response
 }
 
 /// When a 429 says that its time is over: `Retry-After` in seconds, or `X-RateLimit-Reset`, which Sova gives as
@@ -186,7 +195,7 @@ pub(super) fn come_back() -> Bytes {
 
 /// Keeps a stream open until the backend's can be joined, and gives that; `None`: the browser is to come back.
 async fn drive(wanted: Wanted, mut later: Later, outlet: Outlet) -> Option<Live> {
-    let _held = wanted.sender.health.held().count();
+    let _held = wanted.sender.health.metrics().held.count();
     let give_up = tokio::time::sleep(wanted.hold_for);
     let mut give_up = std::pin::pin!(give_up);
     let mut comments = Comments::new(&outlet);
@@ -210,7 +219,7 @@ async fn drive(wanted: Wanted, mut later: Later, outlet: Outlet) -> Option<Live>
             tried = comments.during(next) => tried,
             // The browser comes back, and its stream is held anew.
             () = &mut give_up => {
-                wanted.sender.health.gave_up();
+                wanted.sender.health.metrics().given_up.add();
                 return None;
             }
             () = wanted.drain.cancelled() => return None,

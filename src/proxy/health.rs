@@ -4,10 +4,12 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
+
+use crate::metrics::Origin;
 
 /// An origin that breaks exchanges off, and answers nothing in between for this long, does not answer at all.
 /// Until then it may be one request that it cannot bear.
@@ -21,14 +23,8 @@ pub(crate) struct Health {
     /// Whether there is a failure below.
     failing: AtomicBool,
     failure: Mutex<Option<Failure>>,
-    /// Event streams that the origin feeds.
-    live: Gauge,
-    /// Event streams that wait for it.
-    held: Gauge,
-    /// Requests that were sent again.
-    retries: AtomicU64,
-    /// Streams that waited for the origin in vain.
-    given_up: AtomicU64,
+    /// What is under way to it.
+    metrics: Arc<Origin>,
 }
 
 /// That it failed, and there was no answer since.
@@ -38,50 +34,19 @@ struct Failure {
     told: bool,
 }
 
-/// How many there are of something.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Gauge(Arc<AtomicUsize>);
-
-/// One of them, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Counted(Gauge);
-
-impl Gauge {
-    pub(crate) fn count(&self) -> Counted {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Counted(self.clone())
-    }
-
-    pub(crate) fn value(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Health {
-    pub(crate) fn new(name: impl Into<Box<str>>) -> Self {
-        Self {
-            name: name.into(),
-            failing: AtomicBool::new(false),
-            failure: Mutex::new(None),
-            live: Gauge::default(),
-            held: Gauge::default(),
-            retries: AtomicU64::new(0),
-            given_up: AtomicU64::new(0),
-        }
+    pub(crate) fn new(name: impl Into<Box<str>>, metrics: Arc<Origin>) -> Self {
+        Self { name: name.into(), failing: AtomicBool::new(false), failure: Mutex::new(None), metrics }
     }
 
-    pub(crate) fn live(&self) -> &Gauge {
-        &self.live
+    pub(crate) fn metrics(&self) -> &Origin {
+        &self.metrics
     }
 
-    pub(crate) fn held(&self) -> &Gauge {
-        &self.held
+    /// For how long it has not answered, if that was told.
+    pub(crate) fn away(&self) -> Option<Duration> {
+        let failure = self.failure();
+        failure.as_ref().filter(|failure| failure.told).map(|failure| failure.since.elapsed())
     }
 
     /// Notes an answer. Logged if it is the first after a failure that was.
@@ -94,7 +59,7 @@ impl Health {
         self.failing.store(false, Ordering::Relaxed);
         if let Some(Failure { since, told: true }) = failure.take() {
             let away = since.elapsed().as_secs_f64();
-            let (held, retries) = (self.held.value(), self.retries.load(Ordering::Relaxed));
+            let (held, retries) = (self.metrics.held.value(), self.metrics.retries.value());
             tracing::info!(origin = %self.name, away = %format_args!("{away:.1}s"), held, retries, "answers again");
         }
     }
@@ -115,7 +80,7 @@ impl Health {
         let failure = failure.get_or_insert_with(|| Failure { since: Instant::now(), told: false });
         if !failure.told && failure.since.elapsed() >= certain_after {
             failure.told = true;
-            let live = self.live.value();
+            let live = self.metrics.live.value();
             tracing::warn!(origin = %self.name, %error, live, "does not answer; requests wait, streams are kept open");
         }
     }
@@ -123,19 +88,5 @@ impl Health {
     /// A panic cannot leave it half changed: each change is one assignment.
     fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes a stream that waited in vain.
-    pub(crate) fn gave_up(&self) {
-        self.given_up.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many requests were sent again, and how many streams waited in vain.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.retries.load(Ordering::Relaxed), self.given_up.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn retried(&self) {
-        self.retries.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -96,7 +96,7 @@ impl Sender {
             if next >= give_up {
                 return Err(error);
             }
-            self.health.retried();
+            self.health.metrics().retries.add();
             tokio::time::sleep_until(next).await;
         }
     }

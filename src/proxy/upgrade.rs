@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio_util::task::TaskTracker;
 
 use super::pool::Lease;
-use crate::{body::Body, error::RequestError, in_flight::InFlight, rules::ProxyPolicy};
+use crate::{body::Body, error::RequestError, in_flight::InFlight, metrics::Counted, rules::ProxyPolicy};
 
 /// A client's wish to switch to WebSocket. Its request is in flight for as long as the tunnel stands: until then
 /// the client owes no other.
@@ -50,11 +50,11 @@ impl Wish {
         set(headers);
     }
 
-    /// Joins the two connections once the client's has switched too.
+    /// Joins the two connections once the client's has switched too. `held` is kept for as long.
     pub(super) fn tunnel(
         self,
         mut response: Response<Incoming>,
-        lease: Lease,
+        held: (Lease, Counted),
         tunnels: &TaskTracker,
     ) -> Result<Response<Body>, RequestError> {
         let is_websocket =
@@ -71,7 +71,7 @@ impl Wish {
         let in_flight = self.in_flight.into_tunnel();
         tunnels.spawn(async move {
             let joined = join(self.client, backend).await;
-            drop((lease, in_flight));
+            drop((held, in_flight));
             if let Err(error) = joined {
                 tracing::debug!(%error, "tunnel ended");
             }

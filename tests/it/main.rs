@@ -27,6 +27,7 @@ mod forwarding;
 mod frontend;
 mod headers;
 mod identity;
+mod limits;
 mod logs;
 mod manual;
 mod paths;

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
     sync::Arc,
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -127,6 +128,11 @@ impl Relay {
         self.process.rss()
     }
 
+    /// Processor time that it has used.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.process.cpu()
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         self.process.signal(signal);
     }
@@ -219,12 +225,15 @@ impl RelayBuilder {
     fn into_command(mut self) -> (Command, Arc<TempDir>) {
         let mut command = Command::new(&self.binary);
         if self.file {
+            // All of a test's clients come from one address.
             let defaults = "
                 version = 1
                 [server]
                 host = \"127.0.0.1\"
                 port = 0
                 http_port = 0
+                [limits]
+                connections_per_client = 10000
                 [frontend]
                 mode = \"disabled\"";
             let mut config = defaults.parse().unwrap();
