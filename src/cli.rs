@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod run;
+pub(crate) mod status;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -19,6 +20,8 @@ use crate::config::{self, ConfigError, Environment, Flags, Loaded, Style, Warnin
 
 /// The command line was wrong (sysexits.h: EX_USAGE).
 pub(crate) const EXIT_USAGE: u8 = 64;
+/// What was asked is not there (EX_UNAVAILABLE).
+pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
 /// Something inside went wrong (EX_SOFTWARE).
 pub(crate) const EXIT_INTERNAL: u8 = 70;
 /// The configuration is wrong (EX_CONFIG).
@@ -45,6 +48,8 @@ pub(crate) enum Command {
     Ca(ca::CaArgs),
     /// List certificates, and renew, issue or import them
     Cert(cert::CertArgs),
+    /// Ask the relay that runs how it is: for people, as JSON, or as metrics
+    Status(status::StatusArgs),
 }
 
 /// Where the configuration comes from.

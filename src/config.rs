@@ -21,7 +21,13 @@ pub(crate) mod types;
 mod units;
 pub(crate) mod url;
 
-use std::{ffi::OsString, net::IpAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    net::IpAddr,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http::HeaderName;
 use ipnet::IpNet;
@@ -47,6 +53,8 @@ pub(crate) struct Loaded {
 pub(crate) struct Environment {
     /// `$STATE_DIRECTORY`, which systemd gives: a colon-separated list.
     pub(crate) state_directory: Option<OsString>,
+    /// `$RUNTIME_DIRECTORY`, which it gives too: the same.
+    pub(crate) runtime_directory: Option<OsString>,
     pub(crate) user: User,
     /// `$XDG_DATA_HOME`.
     pub(crate) data_home: Option<PathBuf>,
@@ -68,6 +76,7 @@ impl Environment {
     pub(crate) fn of_process() -> Self {
         Self {
             state_directory: std::env::var_os("STATE_DIRECTORY"),
+            runtime_directory: std::env::var_os("RUNTIME_DIRECTORY"),
             user: if rustix::process::geteuid().is_root() { User::Root } else { User::Other },
             data_home: std::env::var_os("XDG_DATA_HOME").map(PathBuf::from),
             home: std::env::var_os("HOME").map(PathBuf::from),
@@ -75,13 +84,16 @@ impl Environment {
         }
     }
 
+    /// Where the control socket lies, when `storage` is where certificates are kept.
+    pub(crate) fn control(&self, storage: &Path) -> PathBuf {
+        first(self.runtime_directory.as_ref()).unwrap_or_else(|| storage.to_owned())
+    }
+
     /// Where keys and certificates are kept when nobody says where.
     pub(crate) fn storage(&self) -> PathBuf {
         const NAME: &str = "parley-relay";
-        if let Some(list) = &self.state_directory
-            && let Some(first) = std::env::split_paths(list).find(|path| path.is_absolute())
-        {
-            return first;
+        if let Some(given) = first(self.state_directory.as_ref()) {
+            return given;
         }
         // The XDG base directory specification: a relative path is to be ignored.
         let data_home = self.data_home.clone().filter(|path| path.is_absolute());
@@ -92,6 +104,11 @@ impl Environment {
             (User::Root, _, _) | (User::Other, None, None) => PathBuf::from("/var/lib").join(NAME),
         }
     }
+}
+
+/// The first directory of a list that systemd gives.
+fn first(list: Option<&OsString>) -> Option<PathBuf> {
+    std::env::split_paths(list?).find(|path| path.is_absolute())
 }
 
 /// Everything that can be configured.
@@ -107,6 +124,8 @@ pub(crate) struct Config {
     pub(crate) limits: Limits,
     pub(crate) log: Log,
     pub(crate) rules: Rules,
+    /// Where the control socket lies.
+    pub(crate) control: PathBuf,
 }
 
 /// `[server]`: the listeners and whom they believe.
@@ -263,6 +282,7 @@ mod tests {
     fn the_storage_directory_is_systemds_the_systems_or_the_users() {
         let other = Environment {
             state_directory: None,
+            runtime_directory: None,
             user: User::Other,
             data_home: None,
             home: Some("/home/a".into()),
@@ -277,5 +297,13 @@ mod tests {
         assert_eq!(storage(data_home("data")), "/home/a/.local/share/parley-relay");
         let systemd = Environment { state_directory: Some("/var/lib/a:/var/lib/b".into()), ..root };
         assert_eq!(storage(systemd), "/var/lib/a");
+    }
+
+    #[test]
+    fn the_control_socket_is_in_systemds_runtime_directory_or_with_the_certificates() {
+        let mut environment = Environment { runtime_directory: None, ..Environment::of_process() };
+        assert_eq!(environment.control(Path::new("/data")), Path::new("/data"));
+        environment.runtime_directory = Some("/run/a:/run/b".into());
+        assert_eq!(environment.control(Path::new("/data")), Path::new("/run/a"));
     }
 }

@@ -19,6 +19,7 @@ mod cli;
 mod client;
 mod config;
 mod connection;
+mod control;
 mod demo;
 mod error;
 mod error_pages;
@@ -59,6 +60,7 @@ pub fn main() -> ExitCode {
             Command::Demo(arguments) => cli::demo::run(&arguments),
             Command::Ca(arguments) => cli::ca::run(&arguments),
             Command::Cert(arguments) => cli::cert::run(arguments),
+            Command::Status(arguments) => cli::status::run(&arguments),
         },
     }
 }

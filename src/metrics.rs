@@ -106,6 +106,22 @@ pub(crate) struct Origin {
     pub(crate) retries: Counter,
     /// Streams that waited for it in vain.
     pub(crate) given_up: Counter,
+    /// How many connections there may be to it, and how many streams among them.
+    most_connections: AtomicUsize,
+    most_streams: AtomicUsize,
+}
+
+impl Origin {
+    /// Notes how many connections there may be, and how many streams among them.
+    pub(crate) fn bound(&self, connections: usize, streams: usize) {
+        self.most_connections.store(connections, Ordering::Relaxed);
+        self.most_streams.store(streams, Ordering::Relaxed);
+    }
+
+    /// What was noted of them.
+    pub(crate) fn bounds(&self) -> (usize, usize) {
+        (self.most_connections.load(Ordering::Relaxed), self.most_streams.load(Ordering::Relaxed))
+    }
 }
 
 /// A listening socket, as the log tells of it.

@@ -115,10 +115,25 @@ impl Upstream {
         }
     }
 
+    /// Scheme, host and port.
+    pub(crate) fn origin(&self) -> String {
+        format!("{}://{}", self.scheme, self.authority)
+    }
+
+    /// Connections in use, idle ones, and requests that wait for one.
+    pub(crate) fn connections(&self) -> (usize, usize, usize) {
+        self.sender.pool.counts()
+    }
+
+    /// For how long it has not answered.
+    pub(crate) fn away(&self) -> Option<Duration> {
+        self.sender.health.away()
+    }
+
     /// What is under way, for the log.
     pub(crate) fn log_status(&self) {
         let sender = &self.sender;
-        let (busy, idle, waiting) = sender.pool.counts();
+        let (busy, idle, waiting) = self.connections();
         let metrics = sender.health.metrics();
         let (live, held) = (metrics.live.value(), metrics.held.value());
         let (retries, given_up) = (metrics.retries.value(), metrics.given_up.value());

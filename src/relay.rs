@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -19,13 +20,15 @@ use crate::{
     access::AccessLog,
     admission::Clients,
     client::Trust,
-    config::{Config, Log, LogFormat},
+    config::{CertificateSource, Config, Log, LogFormat},
     connection::{self, ProxyProtocol, Purpose, Service},
+    control::{self, Reporter, Served},
     listener,
     metrics::Metrics,
     redirect::Names,
     signal,
     site::{Frontend, Plan, Site, SiteError, Sites},
+    storage::Storage,
     tls::{self, Keeper, TlsError},
 };
 
@@ -40,6 +43,9 @@ pub(crate) struct Relay {
     permits: Arc<Semaphore>,
     /// Connections, and the tunnels that outlive their request.
     connections: TaskTracker,
+    metrics: Arc<Metrics>,
+    /// Where the control socket lies, and what is told there.
+    control: (PathBuf, Reporter),
     /// Cancelled when the relay is to end.
     drain: CancellationToken,
     /// How long open requests may take once the drain has begun.
@@ -74,8 +80,18 @@ pub(crate) enum StartError {
 impl Relay {
     /// Takes a configuration apart, opens certificates and binds every port: all that can fail at a start.
     pub(crate) fn bind(config: Config) -> Result<Self, StartError> {
-        let Config { uri_prefix, server, tls, backend, upstream_proxy, frontend, limits, log, rules } =
-            config;
+        let Config {
+            uri_prefix,
+            server,
+            tls,
+            backend,
+            upstream_proxy,
+            frontend,
+            limits,
+            log,
+            rules,
+            control,
+        } = config;
         let (connections, drain) = (TaskTracker::new(), CancellationToken::new());
         let (metrics, clients) = (Arc::new(Metrics::new()), Clients::default());
         let source = backend.timeouts.idle;
@@ -122,10 +138,10 @@ impl Relay {
         let main = bind(server.port, "--port")?;
         let main_address = main.local_addr().unwrap_or(SocketAddr::new(server.host, server.port));
         let mut listeners = Vec::new();
-        let (keeper, url) = match tls {
+        let (keeper, url, served) = match tls {
             None => {
                 listeners.push((main, service(Purpose::Http)));
-                (None, format!("http://{main_address}/"))
+                (None, format!("http://{main_address}/"), None)
             }
             Some(tls) => {
                 // Every port before the first certificate: what fails has made nothing then.
@@ -134,6 +150,11 @@ impl Relay {
                 let tickets = tls::ticketer().map_err(StartError::Tls)?;
                 let acceptor =
                     TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&certificates), tickets)));
+                let by_us = !matches!(tls.certificates, CertificateSource::Files { .. });
+                let served = Served {
+                    certificates: Arc::clone(&certificates),
+                    storage: by_us.then(|| Storage::at(&tls.storage)),
+                };
                 let names = Names { certificates, configured: tls.names.into() };
                 let url = names.url(main_address.port());
                 if let Some(redirect) = redirect {
@@ -141,11 +162,29 @@ impl Relay {
                     listeners.push((redirect, service(purpose)));
                 }
                 listeners.push((main, service(Purpose::Https { acceptor, names })));
-                (Some(keeper), url)
+                (Some(keeper), url, Some(served))
             }
         };
         let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Self { listeners, sites, url, keeper, permits, connections, drain, drain_for: limits.drain })
+        let reporter = Reporter {
+            metrics: Arc::clone(&metrics),
+            sites: sites.clone(),
+            most_connections: limits.connections,
+            most_per_client: limits.connections_per_client,
+            served,
+        };
+        Ok(Self {
+            listeners,
+            sites,
+            url,
+            keeper,
+            permits,
+            connections,
+            metrics,
+            control: (control, reporter),
+            drain,
+            drain_for: limits.drain,
+        })
     }
 
     /// Where the main listener listens.
@@ -166,11 +205,17 @@ impl Relay {
         let drain = self.drain;
         let mut accepting = JoinSet::new();
         for (listener, service) in self.listeners {
-            if let Ok(address) = listener.local_addr() {
+            let listed = listener.local_addr().ok().map(|address| {
                 tracing::info!(kind = %service.purpose, %address, "listening");
-            }
+                self.metrics.list(service.purpose.name(), address)
+            });
             let (permits, connections) = (Arc::clone(&self.permits), self.connections.clone());
-            accepting.spawn(listener::accept(listener, service, permits, connections, drain.clone()));
+            let accept = listener::accept(listener, service, permits, connections, drain.clone());
+            accepting.spawn(async move {
+                let ended = accept.await;
+                drop(listed);
+                ended
+            });
         }
         let keeper = self.keeper.map(|keeper| AbortOnDropHandle::new(tokio::spawn(keeper.run())));
         let site = self.sites.current();
@@ -181,6 +226,8 @@ impl Relay {
             self.sites.clone(),
             self.connections.clone(),
         )));
+        let (directory, reporter) = self.control;
+        let _control = AbortOnDropHandle::new(tokio::spawn(control::run(directory, reporter, drain.clone())));
         // Said now, and not with the first request that fails: a backend that is not there yet is no error.
         let _look = AbortOnDropHandle::new(tokio::spawn(async move { site.backend.look().await }));
 

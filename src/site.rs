@@ -153,6 +153,9 @@ impl Site {
             Frontend::Files(files) => files.error_pages(),
             Frontend::Backend | Frontend::Elsewhere(_) | Frontend::Disabled => Vec::new(),
         };
+        let streams_most = if timeouts.hold.is_zero() { 0 } else { stream_budget(&backend) };
+        plan.metrics.backend.bound(backend.max_connections, streams_most);
+        plan.metrics.frontend.bound(backend.max_connections, 0);
         Ok(Self {
             rules,
             backend: Upstream::new(

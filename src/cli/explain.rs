@@ -135,6 +135,7 @@ mod tests {
         file.write_all(text.as_bytes()).unwrap();
         let environment = Environment {
             state_directory: None,
+            runtime_directory: None,
             user: User::Root,
             data_home: None,
             home: None,

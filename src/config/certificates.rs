@@ -176,6 +176,7 @@ mod tests {
         fs::write(&file, text).unwrap();
         let environment = Environment {
             state_directory: None,
+            runtime_directory: None,
             user: User::Root,
             data_home: None,
             home: None,

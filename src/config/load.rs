@@ -133,6 +133,7 @@ mod tests {
         fn environment(&self) -> Environment {
             Environment {
                 state_directory: None,
+                runtime_directory: None,
                 user: User::Root,
                 data_home: None,
                 home: None,

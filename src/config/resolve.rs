@@ -55,6 +55,7 @@ pub(crate) fn resolve(
         paths: entries,
     } = raw;
     let uri_prefix = uri_prefix.or_default();
+    let storage = tls.as_ref().and_then(|tls| tls.storage.as_given()).cloned();
     let protocol = match &tls {
         Some(tls) if tls.mode.as_given() != Some(&TlsMode::Off) => Protocol::Https,
         Some(_) | None => Protocol::PlainHttp,
@@ -93,6 +94,7 @@ pub(crate) fn resolve(
         frontend: self::frontend(frontend, faults, &mut warnings),
         limits: limits::limits(raw_limits, faults, &mut warnings),
         log: self::log(log),
+        control: environment.control(&storage.unwrap_or_else(|| environment.storage())),
         uri_prefix,
         rules,
     };

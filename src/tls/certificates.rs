@@ -25,6 +25,7 @@ use x509_parser::{
     certificate::X509Certificate, error::X509Error, extensions::GeneralName, prelude::FromDer,
 };
 
+use super::temporary;
 use crate::{
     acme::{Challenges, Validity, challenges::ACME_TLS},
     config::{ServerName, Subject, UnknownNames},
@@ -113,6 +114,17 @@ impl Certificate {
             || matches!(name, ServerName::Dns(name) if name.split_once('.').is_some_and(
                 |(_, parent)| self.wildcards.iter().any(|wildcard| **wildcard == *parent)
             ))
+    }
+
+    /// Whether it only stands for one that a CA is to issue.
+    pub(crate) fn is_temporary(&self) -> bool {
+        self.issuer == temporary::ISSUER
+    }
+
+    /// All that it is for, wildcards too, as text.
+    pub(crate) fn all_names(&self) -> impl Iterator<Item = String> {
+        let wildcards = self.wildcards.iter().map(|parent| format!("*.{parent}"));
+        self.names.iter().map(ToString::to_string).chain(wildcards)
     }
 
     /// The leaf in DER.
@@ -255,6 +267,11 @@ impl Certificates {
     #[cfg(test)]
     pub(crate) fn serves(&self, name: &ServerName) -> bool {
         self.served.load().of_name(name).is_some()
+    }
+
+    /// Every certificate, in the order of their places.
+    pub(crate) fn all(&self) -> Vec<Arc<Certificate>> {
+        self.served.load().places.iter().flatten().cloned().collect()
     }
 
     /// The certificate of the first name.

@@ -76,10 +76,15 @@ impl LocalCa {
     }
 }
 
-/// Whether two thirds of its life have passed, or it is not valid yet because the clock went back.
+/// Whether its time has come, or it is not valid yet because the clock went back.
 fn renewal_due(certificate: &Certificate, now: OffsetDateTime) -> bool {
+    now < certificate.not_before || now >= renewal(certificate)
+}
+
+/// When a leaf is renewed: when two thirds of its life have passed.
+pub(crate) fn renewal(certificate: &Certificate) -> OffsetDateTime {
     let life = certificate.not_after - certificate.not_before;
-    now < certificate.not_before || now >= certificate.not_before + life * 2 / 3
+    certificate.not_before + life * 2 / 3
 }
 
 /// Whether clients may come by an address or a name that only their own network knows.

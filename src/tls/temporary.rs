@@ -9,13 +9,15 @@ use crate::config::Subject;
 /// As long as it could ever be wanted: a CA may be out of reach for months.
 const LIFE: Duration = Duration::days(365);
 
+/// Its issuer. Whoever looks at the browser's warning learns what this is.
+pub(super) const ISSUER: &str = "parley-relay, temporary";
+
 /// Makes one.
 pub(super) fn certificate(subject: &Subject, now: OffsetDateTime) -> Result<Certificate, TlsError> {
     let key = KeyPair::generate().map_err(TlsError::Issue)?;
     let mut params = CertificateParams::new([subject.to_string()]).map_err(TlsError::Issue)?;
     params.distinguished_name = DistinguishedName::new();
-    // Whoever looks at the browser's warning learns what this is.
-    params.distinguished_name.push(DnType::CommonName, "parley-relay, temporary");
+    params.distinguished_name.push(DnType::CommonName, ISSUER);
     params.not_before = now - Duration::HOUR;
     params.not_after = now + LIFE;
     let made = params.self_signed(&key).map_err(TlsError::Issue)?;
@@ -32,7 +34,7 @@ mod tests {
         for name in ["a.example", "*.a.example", "192.0.2.7", "2001:db8::1"] {
             let subject = name.parse().unwrap();
             let made = certificate(&subject, now).unwrap();
-            assert!(made.is_for(&subject), "{name}");
+            assert!(made.is_for(&subject) && made.is_temporary(), "{name}");
             assert!(made.not_before < now && now < made.not_after);
         }
     }

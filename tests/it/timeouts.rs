@@ -8,7 +8,7 @@ use crate::harness::{
     Backend, Client, Raw, Relay, Reply, Version,
     client::{count, next_chunk},
     on_h1_and_h2,
-    peers::free_address,
+    peers::{BlackHole, free_address},
     raw, within,
 };
 
@@ -35,7 +35,7 @@ on_h1_and_h2! {
         let hole = BlackHole::new().await;
         let relay = Relay::builder()
             .self_signed()
-            .backend(hole.address)
+            .backend(hole.address())
             .toml("[backend]\nconnect_timeout = \"1s\"\nretry_for = \"0s\"")
             .start()
             .await;
@@ -223,29 +223,4 @@ async fn s13_a_head_that_is_too_large_is_refused() {
     let answer = Client::https(&relay, Version::Http1).get("/x").await;
     assert_eq!(answer.text(), "ok");
     assert_eq!(backend.requests().len(), 1);
-}
-
-/// An address whose handshakes are never answered: a listener whose queue is full.
-struct BlackHole {
-    address: std::net::SocketAddr,
-    _listener: socket2::Socket,
-    _queue: Vec<tokio::net::TcpStream>,
-}
-
-impl BlackHole {
-    async fn new() -> Self {
-        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        listener.listen(0).unwrap();
-        let address = listener.local_addr().unwrap().as_socket().unwrap();
-        let mut queue = Vec::new();
-        // Linux drops the SYN once the queue is full, and so the connection does not come about.
-        while let Ok(stream) =
-            tokio::time::timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(address)).await
-        {
-            queue.push(stream.unwrap());
-            assert!(queue.len() < 10, "the queue is never full");
-        }
-        Self { address, _listener: listener, _queue: queue }
-    }
 }

@@ -131,6 +131,35 @@ impl Tinyproxy {
     }
 }
 
+/// An address whose handshakes are never answered: a listener whose queue is full.
+pub(crate) struct BlackHole {
+    address: SocketAddr,
+    _listener: socket2::Socket,
+    _queue: Vec<TcpStream>,
+}
+
+impl BlackHole {
+    pub(crate) async fn new() -> Self {
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let mut queue = Vec::new();
+        // Linux drops the SYN once the queue is full, and so the connection does not come about.
+        while let Ok(stream) =
+            tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address)).await
+        {
+            queue.push(stream.unwrap());
+            assert!(queue.len() < 10, "the queue is never full");
+        }
+        Self { address, _listener: listener, _queue: queue }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
 /// An address that nobody listens on: the system does not give the port away again soon.
 pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()

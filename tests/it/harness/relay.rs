@@ -32,6 +32,8 @@ pub(crate) struct RelayBuilder {
     file: bool,
     dir: Arc<TempDir>,
     binary: PathBuf,
+    /// What runs it, with its own arguments; empty: nothing.
+    wrapper: Vec<&'static str>,
     args: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
 }
@@ -44,6 +46,7 @@ impl Relay {
             file: true,
             dir: Arc::new(TempDir::new().unwrap()),
             binary: env!("CARGO_BIN_EXE_parley-relay").into(),
+            wrapper: Vec::new(),
             args: Vec::new(),
             environment: Vec::new(),
         }
@@ -128,9 +131,33 @@ impl Relay {
         self.process.rss()
     }
 
+    /// What `parley-relay status` prints with `args` about it.
+    pub(crate) async fn status(&self, args: &[&str]) -> Output {
+        let mut builder = Self::with_args(["status"]);
+        builder.dir = Arc::clone(&self.dir);
+        builder.args.extend(args.iter().map(Into::into));
+        builder.run().await
+    }
+
+    /// Its status, as JSON.
+    pub(crate) async fn status_json(&self) -> serde_json::Value {
+        let output = self.status(&["--json"]).await;
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Waits until its status is as `wanted`.
+    pub(crate) async fn until_status(&self, what: &str, wanted: impl Fn(&serde_json::Value) -> bool) {
+        super::within(what, async { while !wanted(&self.status_json().await) {} }).await;
+    }
+
     /// Processor time that it has used.
     pub(crate) fn cpu(&self) -> Duration {
         self.process.cpu()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -191,6 +218,12 @@ impl RelayBuilder {
         self
     }
 
+    /// Runs it by another program, which becomes it: `prlimit`, `unshare`.
+    pub(crate) fn under(mut self, wrapper: &[&'static str]) -> Self {
+        self.wrapper = wrapper.to_vec();
+        self
+    }
+
     /// The temporary directory of another relay, with all that this one stored there.
     pub(crate) fn in_the_place_of(mut self, other: &Relay) -> Self {
         self.dir = Arc::clone(&other.dir);
@@ -223,7 +256,14 @@ impl RelayBuilder {
     }
 
     fn into_command(mut self) -> (Command, Arc<TempDir>) {
-        let mut command = Command::new(&self.binary);
+        let mut command = match self.wrapper.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(&self.binary);
+                command
+            }
+            None => Command::new(&self.binary),
+        };
         if self.file {
             // All of a test's clients come from one address.
             let defaults = "
@@ -249,6 +289,8 @@ impl RelayBuilder {
         {
             command.env_remove(variable);
         }
+        // Else the control sockets of relays without TLS would be in one place.
+        command.env("RUNTIME_DIRECTORY", self.dir.path());
         command.envs(self.environment);
         (command, self.dir)
     }

@@ -145,6 +145,16 @@ impl Feed {
         assert!(sent.is_ok(), "the relay has closed the stream");
     }
 
+    /// False once the relay has closed the connection. What does not go out at once is left out.
+    pub(crate) fn try_send(&self, data: impl Into<Vec<u8>>) -> bool {
+        !matches!(self.0.try_send(Piece::Data(data.into())), Err(mpsc::error::TrySendError::Closed(_)))
+    }
+
+    /// Whether the relay has closed the connection.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Closes the connection in the middle of the body.
     pub(crate) async fn break_off(self) {
         let sent = self.0.send(Piece::Break).await;

@@ -1,0 +1,201 @@
+//! `status`: how the relay is that runs, asked at its control socket.
+
+mod metrics;
+mod text;
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use time::OffsetDateTime;
+
+use super::{ConfigArgs, EXIT_UNAVAILABLE, answer};
+use crate::{
+    config::{Environment, Flags},
+    control::{SOCKET, STATUS, status::Status},
+};
+
+/// Where the relay of a package has its socket: a shell is not told of a unit's runtime directory.
+const PACKAGED: &str = "/run/parley-relay";
+/// How long the relay may take.
+const WITHIN: Duration = Duration::from_secs(5);
+/// The longest answer that is read: a thousand certificates are not half of it.
+const LONGEST: u64 = 4 << 20;
+
+/// Which relay is asked, and how what it says is shown.
+#[derive(clap::Args)]
+pub(crate) struct StatusArgs {
+    /// As JSON
+    #[arg(long, conflicts_with = "metrics")]
+    json: bool,
+
+    /// As metrics in Prometheus' text format; without a relay it is `parley_relay_up 0`
+    #[arg(long)]
+    metrics: bool,
+
+    /// The config file of the relay
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where the relay keeps keys and certificates
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    storage: Option<PathBuf>,
+}
+
+/// Why there is no status.
+#[derive(Debug)]
+enum StatusError {
+    /// Nobody answers in any of these directories.
+    NoRelay(Vec<PathBuf>),
+    /// Somebody does, or might; and this is wrong.
+    Socket(PathBuf, io::Error),
+    /// What came is no status.
+    Answer(PathBuf, serde_json::Error),
+    /// The relay that answers is not the one of the config: that one would listen on this port.
+    Another(PathBuf, u16),
+}
+
+/// The relay that is meant.
+struct Meant {
+    /// Where its socket may be, in the order that is tried.
+    directories: Vec<PathBuf>,
+    /// The port that it listens on, where that is known.
+    port: Option<u16>,
+}
+
+/// Asks, and shows the answer.
+pub(crate) fn run(arguments: &StatusArgs) -> ExitCode {
+    let meant = match arguments.meant() {
+        Ok(meant) => meant,
+        Err(code) => return code,
+    };
+    let shown = ask(&meant).map(|(status, json)| {
+        if arguments.json {
+            json + "\n"
+        } else if arguments.metrics {
+            metrics::exposition(&status)
+        } else {
+            text::page(&status, OffsetDateTime::now_utc())
+        }
+    });
+    match shown {
+        Ok(shown) => answer(&shown),
+        Err(error) => {
+            // A collector's file is to say so too, and not to grow old.
+            if arguments.metrics && matches!(error, StatusError::NoRelay(_)) {
+                answer(metrics::DOWN);
+            }
+            eprintln!("error: {error}");
+            EXIT_UNAVAILABLE.into()
+        }
+    }
+}
+
+impl StatusArgs {
+    /// `Err`: the reason has been printed.
+    fn meant(&self) -> Result<Meant, ExitCode> {
+        let environment = Environment::of_process();
+        let (first, port) = match (&self.config, &self.storage) {
+            (Some(file), _) => {
+                let arguments = ConfigArgs { config: Some(file.clone()), flags: Flags::default() };
+                let loaded = arguments.load().map_err(|error| super::refuse(&error))?;
+                let port = Some(loaded.config.server.port).filter(|port| *port != 0);
+                (loaded.config.control, port)
+            }
+            (None, Some(storage)) => (environment.control(storage), None),
+            (None, None) => (environment.control(&environment.storage()), None),
+        };
+        let mut directories = vec![first];
+        if self.storage.is_none() && directories[0] != Path::new(PACKAGED) {
+            directories.push(PACKAGED.into());
+        }
+        Ok(Meant { directories, port })
+    }
+}
+
+/// The status of the first relay that answers, and its own text.
+fn ask(meant: &Meant) -> Result<(Status, String), StatusError> {
+    for directory in &meant.directories {
+        let path = directory.join(SOCKET);
+        let stream = match UnixStream::connect(&path) {
+            Ok(stream) => stream,
+            // None was there, or the one that was is no more.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                continue;
+            }
+            Err(error) => return Err(StatusError::Socket(path, error)),
+        };
+        let text = converse(stream).map_err(|error| StatusError::Socket(path.clone(), error))?;
+        let status: Status =
+            serde_json::from_str(&text).map_err(|error| StatusError::Answer(path.clone(), error))?;
+        if let Some(port) = meant.port
+            && !status.listeners.iter().any(|listener| listener.address.ends_with(&format!(":{port}")))
+        {
+            return Err(StatusError::Another(path, port));
+        }
+        return Ok((status, text));
+    }
+    Err(StatusError::NoRelay(meant.directories.clone()))
+}
+
+/// Asks for the status and reads the answer, in time and within bounds.
+fn converse(mut stream: UnixStream) -> io::Result<String> {
+    let deadline = Instant::now() + WITHIN;
+    stream.set_write_timeout(Some(WITHIN))?;
+    stream.write_all(STATUS)?;
+    let (mut text, mut piece) = (Vec::new(), [0; 16 << 10]);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => text.extend_from_slice(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Err(error) => return Err(error),
+        }
+        if text.len() as u64 > LONGEST {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+    }
+    String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+impl fmt::Display for StatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRelay(directories) => {
+                let places: Vec<_> =
+                    directories.iter().map(|directory| directory.display().to_string()).collect();
+                write!(
+                    f,
+                    "no relay answers in {}; if one runs, name its --config or --storage",
+                    places.join(" or ")
+                )
+            }
+            Self::Socket(path, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "{}: {error}; ask as root, or as a member of its group", path.display())
+            }
+            Self::Socket(path, error) => write!(f, "{}: {error}", path.display()),
+            Self::Answer(path, error) => write!(f, "{}: what came is no status: {error}", path.display()),
+            Self::Another(path, port) => write!(
+                f,
+                "the relay that answers at {} is another one: it does not listen on port {port}",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StatusError {}
