@@ -85,16 +85,19 @@ fn ask_sova(
         return Ok(());
     }
     let nothing_said = file.is_none() && flags.backend.is_none() && flags.uri_prefix.is_none();
-    if !nothing_said || matches!(environment.sova.try_exists(), Ok(false)) {
+    if matches!(environment.sova.try_exists(), Ok(false)) {
         return Ok(());
     }
     let mut its_faults = Faults::default();
     let read = read(&environment.sova, UnknownKeys::Ignore, &mut its_faults, Sova::read);
     match read.and_then(|(sova, _)| its_faults.into_result().map(|()| sova)) {
-        Ok(sova) => sova.apply(raw),
-        Err(error) => {
+        Ok(sova) if nothing_said => sova.apply(raw),
+        Ok(sova) => sova.bound_streams(raw),
+        Err(error) if nothing_said => {
             warnings.extend(error.into_warnings("nothing is taken over from the backend's own config"))
         }
+        // Nobody needs it: what was said is enough to start with.
+        Err(_) => {}
     }
     Ok(())
 }
@@ -718,7 +721,32 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
             let config = case.load().unwrap().config;
             assert_eq!(config.uri_prefix.as_path(), "");
             assert_eq!(config.backend.url.to_string(), "http://127.0.0.1:42836");
+            assert_eq!(config.backend.max_streams, None, "it is another");
+            case.write("sova.toml", "no TOML");
+            assert!(
+                case.load().unwrap().warnings.iter().all(|warning| !warning.text().contains("taken over"))
+            );
         }
+    }
+
+    #[test]
+    fn streams_leave_a_quarter_of_the_backends_threads_whatever_names_the_backend() {
+        for (backend, streams) in [
+            ("", Some(24)),
+            ("url = 'http://localhost:42836'", Some(24)),
+            ("url = 'http://127.0.0.1:42837'", None),
+            ("url = 'http://192.0.2.1:42836'", None),
+            ("max_streams = 30", Some(30)),
+            ("max_streams = 0", None),
+        ] {
+            let case = Case::new(format!("version = 1\n[backend]\n{backend}\n"));
+            case.write("sova.toml", "[server]\nhost = '127.0.0.1'\nport = 42836\nthreads = 32\n");
+            assert_eq!(case.load().unwrap().config.backend.max_streams, streams, "{backend}");
+        }
+        // With fewer connections than that, they are the bound: what nobody wrote is no fault.
+        let case = Case::new("version = 1\n[backend]\nmax_connections = 10\n");
+        case.write("sova.toml", "[server]\nport = 42836\nthreads = 32\n");
+        assert_eq!(case.load().unwrap().config.backend.max_streams, Some(10));
     }
 
     #[test]

@@ -47,16 +47,26 @@ impl Sova {
         }
     }
 
+    /// Fills in how many streams it bears, where it is the backend that flags or the relay's own file name: once each
+    /// of its threads has a stream, it answers nobody (measured).
+    pub(crate) fn bound_streams(self, raw: &mut Raw) {
+        let Server { host, port, threads, .. } = self.server;
+        let its = port.given().and_then(|port| url(host.given(), port));
+        let meant = raw.backend.url.as_given().cloned().unwrap_or_default();
+        let is_it = |its: BackendUrl| {
+            its == meant || its.loopback().is_some_and(|address| meant.loopback() == Some(address))
+        };
+        if its.is_some_and(is_it) {
+            fill_streams(raw, threads);
+        }
+    }
+
     /// Fills in what neither a flag nor the relay's own file says.
     pub(crate) fn apply(self, raw: &mut Raw) {
         let Server { host, port, max_content_length, threads } = self.server;
         raw.uri_prefix.fill(self.uri_prefix);
         raw.server.max_content_length.fill(max_content_length);
-        if let Setting::Given(Count(threads), place) = threads {
-            // A quarter of the threads is left to ordinary requests.
-            let streams = OptionalCount(Some(threads - threads / 4));
-            raw.backend.max_streams.fill(Setting::Given(streams, place));
-        }
+        fill_streams(raw, threads);
         if let Setting::Given(port, place) = port
             && let Some(url) = url(host.given(), port)
         {
@@ -71,6 +81,15 @@ impl Sova {
                 raw.frontend.mode = Setting::Given(FrontendMode::Disabled, place);
             }
         }
+    }
+}
+
+/// A quarter of the threads is left to ordinary requests, of as many as there are connections for.
+fn fill_streams(raw: &mut Raw, threads: Setting<Count>) {
+    if let Setting::Given(Count(threads), place) = threads {
+        let connections = raw.backend.max_connections.as_given().map_or(usize::MAX, |Count(most)| *most);
+        let streams = OptionalCount(Some((threads - threads / 4).min(connections)));
+        raw.backend.max_streams.fill(Setting::Given(streams, place));
     }
 }
 
