@@ -183,6 +183,11 @@ impl Lease {
         }
     }
 
+    /// Closes the connection, however whole its exchange seems.
+    pub(crate) fn discard(mut self) {
+        self.connection = None;
+    }
+
     /// Whether any byte of a response has come.
     pub(crate) fn has_received(&self) -> bool {
         self.connection.as_ref().is_some_and(|connection| connection.notes.received.load(Ordering::Acquire))

@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod event_source;
+pub(crate) mod faulty;
 pub(crate) mod frames;
 pub(crate) mod pebble;
 pub(crate) mod peers;

@@ -17,6 +17,7 @@ mod acme_faults;
 mod acme_harness;
 mod acme_renewal;
 mod acme_storage;
+mod backend_faults;
 mod budget;
 mod command_line;
 mod config_check;
