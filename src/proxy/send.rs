@@ -127,7 +127,10 @@ impl Sender {
         match self.in_time(progress, sending).await {
             None => Err(Failed { error: RequestError::ResponseTimeout, again: Again::Not }),
             Some(Ok(response)) => match headers::passable(response.headers()) {
-                Ok(()) => Ok((response, lease)),
+                Ok(()) => {
+                    lease.answered();
+                    Ok((response, lease))
+                }
                 // What follows on this connection may be anything.
                 Err(fault) => {
                     lease.discard();
