@@ -175,6 +175,13 @@ impl Call<'_> {
         self
     }
 
+    /// Adds a header whose value is not all ASCII.
+    pub(crate) fn header_bytes(mut self, name: &str, value: &[u8]) -> Self {
+        let name: HeaderName = name.parse().unwrap();
+        self.headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        self
+    }
+
     /// A whole body, with its length.
     pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = Full::new(body.into()).boxed();
