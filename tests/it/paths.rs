@@ -1,6 +1,6 @@
 //! attacks.md P1 against Flask on Waitress: no spelling of a blocked path reaches its route.
 
-mod variants;
+pub(crate) mod variants;
 
 use std::net::SocketAddr;
 

@@ -24,7 +24,7 @@ use tokio::{
 use super::{Relay, raw, within};
 
 /// Stands where clients put what nobody else may know. No log line of any relay holds it: see [`Relay`]'s drop.
-pub(crate) const CANARY: &str = "canary-of-the-harness";
+pub(crate) const CANARY: &str = "songbird-of-the-harness";
 
 /// The HTTP version that a client speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -184,7 +184,7 @@ const STARTS: &[&str] = &[
 
 /// At least `count` of them, each one once: whatever can be done to one place of `path`, and then several such things
 /// by chance.
-pub(super) fn variants(path: &str, count: usize) -> Vec<String> {
+pub(crate) fn variants(path: &str, count: usize) -> Vec<String> {
     let mut variants = one_thing(path);
     let mut chance = Chance::new(path.len() as u64);
     while variants.len() < count {

@@ -192,8 +192,11 @@ fn pieces(framing: Framing, (content_types, body): &Request, chance: &mut Chance
 async fn over_http_2(client: &Client, (content_types, body): &Request, chance: &mut Chance) -> u16 {
     let mut call = client.call("POST", MESSAGES);
     for content_type in content_types {
-        let value: Vec<u8> =
-            content_type.iter().copied().filter(|byte| *byte == b'\t' || *byte >= b' ' && *byte != 0x7f).collect();
+        let value: Vec<u8> = content_type
+            .iter()
+            .copied()
+            .filter(|byte| *byte == b'\t' || *byte >= b' ' && *byte != 0x7f)
+            .collect();
         call = call.header_bytes("content-type", value.trim_ascii());
     }
     let (call, sender) = call.streamed();
