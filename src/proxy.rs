@@ -235,7 +235,6 @@ impl Upstream {
             }
             _ => {}
         }
-        headers::one_framing(response.headers()).map_err(RequestError::BadResponse)?;
         let is_events = is_event_stream(response.headers());
         if let Some(max) = limit {
             size_check::response(&method, &response, max)?;
@@ -247,6 +246,10 @@ impl Upstream {
         };
         let public = target.host.as_ref().map(|host| (&client.scheme, host));
         headers::rewrite_location(response.headers_mut(), own, &self.base, public);
+        if is_events {
+            // It may be ended before that, in order.
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
         *response.version_mut() = Version::default();
         let idle = (!is_events).then_some(self.bounds.download_idle);
         Ok(response.map(|incoming| {

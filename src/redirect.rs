@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderValue, Method, Response, StatusCode,
-    header::{ALLOW, CONNECTION, CONTENT_TYPE, LOCATION},
+    header::{CONNECTION, CONTENT_TYPE, LOCATION},
     request::Parts,
     uri::Authority,
 };
@@ -80,15 +80,10 @@ fn challenge(challenges: &Challenges, token: &str, method: &Method) -> Response<
     let mut response = Response::new(Body::empty());
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(CONNECTION, close);
-    if *method != Method::GET && *method != Method::HEAD {
-        let allowed = HeaderValue::from_static("GET, HEAD");
-        response.headers_mut().insert(ALLOW, allowed);
-        *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
-        return response;
-    }
     let base64url = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     let is_token = token.len() <= LONGEST_TOKEN && token.bytes().all(base64url);
-    match challenges.http_answer(token).filter(|_| is_token) {
+    let asks = *method == Method::GET || *method == Method::HEAD;
+    match challenges.http_answer(token).filter(|_| is_token && asks) {
         Some(proof) => {
             let kind = HeaderValue::from_static("text/plain");
             response.headers_mut().insert(CONTENT_TYPE, kind);
@@ -147,9 +142,7 @@ mod tests {
             assert!(!found.headers().contains_key(LOCATION), "{token}");
         }
         for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
-            let found = ask(&names, method, &known);
-            assert_eq!(found.status(), StatusCode::METHOD_NOT_ALLOWED);
-            assert_eq!(found.headers()[ALLOW], "GET, HEAD");
+            assert_eq!(ask(&names, method, &known).status(), StatusCode::NOT_FOUND);
         }
     }
 

@@ -126,9 +126,11 @@ impl Wanted {
                 let (bounded_by, live) = (self.bounded_by, self.sender.health.metrics().live.count());
                 Tried::Live(answer, Slot { permit, bounded_by, _live: live })
             }
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-                Tried::Later(Later::Paced)
-            }
+            StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+            // Nobody asked for another protocol.
+            | StatusCode::SWITCHING_PROTOCOLS => Tried::Later(Later::Paced),
             StatusCode::TOO_MANY_REQUESTS => {
                 Tried::Later(reset(answer.0.headers(), SystemTime::now()).map_or(Later::Paced, Later::At))
             }

@@ -58,13 +58,15 @@ pub(crate) fn strip_request(headers: &mut HeaderMap) {
     }
 }
 
-/// At most one framing header, and no coding but chunked (attacks.md S2, S3, U1): hyper lets equal lengths and
-/// repeated codings pass. (A length beside a coding it takes off, and closes the connection after it.) The error
-/// says what is wrong.
+/// At most one framing header, which says one thing to everybody (attacks.md S2, S3, U1): hyper lets equal lengths
+/// and repeated codings pass, and does not look at the length of a response to HEAD. The error says what is wrong.
 pub(crate) fn one_framing(headers: &HeaderMap) -> Result<(), &'static str> {
     let count = |name| headers.get_all(name).iter().count();
     if count(CONTENT_LENGTH) + count(TRANSFER_ENCODING) > 1 {
         return Err("more than one framing header");
+    }
+    if headers.get(CONTENT_LENGTH).is_some_and(|length| !is_length(length.as_bytes())) {
+        return Err("a Content-Length that is none");
     }
     match headers.get(TRANSFER_ENCODING) {
         Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
@@ -72,6 +74,25 @@ pub(crate) fn one_framing(headers: &HeaderMap) -> Result<(), &'static str> {
         }
         _ => Ok(()),
     }
+}
+
+/// Digits alone, and no more of them than every client can count with: up to 2^63.
+fn is_length(text: &[u8]) -> bool {
+    (1..=19).contains(&text.len())
+        && text.iter().all(u8::is_ascii_digit)
+        && (text.len() < 19 || text <= b"9223372036854775807".as_slice())
+}
+
+/// The longest head of a response, in bytes of names and values: hyper bounds it by its buffer alone, which grows.
+const LONGEST_RESPONSE_HEAD: usize = 64 << 10;
+
+/// Whether a response's head can be passed on (attacks.md U1). The error says what is wrong.
+pub(crate) fn passable(headers: &HeaderMap) -> Result<(), &'static str> {
+    let length: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if length > LONGEST_RESPONSE_HEAD {
+        return Err("a head of more than 64 KiB");
+    }
+    one_framing(headers)
 }
 
 /// Joins the lines that HTTP/2 may split a cookie into (RFC 9113 8.2.3): HTTP/1.1 has one.

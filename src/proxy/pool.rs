@@ -171,7 +171,15 @@ impl Lease {
     /// From now on it is the next response that counts as received.
     pub(crate) fn forget_received(&self) {
         if let Some(connection) = &self.connection {
-            connection.notes.received.store(false, Ordering::Release);
+            connection.notes.received.store(0, Ordering::Release);
+            connection.notes.answered.store(false, Ordering::Release);
+        }
+    }
+
+    /// The head of the response is there: what follows may be as long as it likes.
+    pub(crate) fn answered(&self) {
+        if let Some(connection) = &self.connection {
+            connection.notes.answered.store(true, Ordering::Release);
         }
     }
 
@@ -183,9 +191,16 @@ impl Lease {
         }
     }
 
+    /// Closes the connection, however whole its exchange seems.
+    pub(crate) fn discard(mut self) {
+        self.connection = None;
+    }
+
     /// Whether any byte of a response has come.
     pub(crate) fn has_received(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.notes.received.load(Ordering::Acquire))
+        self.connection
+            .as_ref()
+            .is_some_and(|connection| connection.notes.received.load(Ordering::Acquire) > 0)
     }
 }
 

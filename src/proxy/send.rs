@@ -11,6 +11,7 @@ use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::Instant;
 
 use super::{
+    headers,
     health::Health,
     identity::{Identity, Source},
     pace::Pace,
@@ -125,7 +126,17 @@ impl Sender {
         let sending = lease.sender().try_send_request(request);
         match self.in_time(progress, sending).await {
             None => Err(Failed { error: RequestError::ResponseTimeout, again: Again::Not }),
-            Some(Ok(response)) => Ok((response, lease)),
+            Some(Ok(response)) => match headers::passable(response.headers()) {
+                Ok(()) => {
+                    lease.answered();
+                    Ok((response, lease))
+                }
+                // What follows on this connection may be anything.
+                Err(fault) => {
+                    lease.discard();
+                    Err(Failed { error: RequestError::BadResponse(fault), again: Again::Not })
+                }
+            },
             // With a byte of the response there, the backend has answered, whatever it was to be.
             Some(Err(failed)) => Err(Failed::of(failed, copy.filter(|_| !lease.has_received()))),
         }

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -21,11 +21,17 @@ use super::egress::Stream;
 /// What a request and its socket know of each other past hyper, which owns the socket.
 #[derive(Default)]
 pub(super) struct Notes {
-    /// Whether a byte came since this was last forgotten.
-    pub(super) received: AtomicBool,
+    /// How many bytes came since a request began.
+    pub(super) received: AtomicU64,
+    /// Whether the head of its response is there.
+    pub(super) answered: AtomicBool,
     /// Whether the socket is to be closed with a reset.
     pub(super) reset: AtomicBool,
 }
+
+/// How much may come before a response's head, in bytes. hyper reads informational responses for as long as they come:
+/// with no end of them it kept a thread for seconds (attacks.md U1).
+const MOST_BEFORE_A_HEAD: u64 = 1 << 20;
 
 /// A socket that counts as open until it is really closed, after an upgrade too.
 pub(super) struct Socket {
@@ -79,8 +85,13 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.notes.received.store(true, Ordering::Release);
+        let more = (buf.filled().len() - before) as u64;
+        if more > 0 {
+            let received = self.notes.received.fetch_add(more, Ordering::AcqRel) + more;
+            if received > MOST_BEFORE_A_HEAD && !self.notes.answered.load(Ordering::Acquire) {
+                let fault = "more than 1 MiB before the head of a response";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+            }
         }
         read
     }

@@ -15,7 +15,7 @@ use crate::harness::{
     within,
 };
 
-const STREAM: &str = "/api/v1/stream?authorization=Bearer%20t";
+const STREAM: &str = "/api/v1/stream?authorization=Bearer%20songbird-of-the-harness";
 
 /// An EventSource of the client at `address`.
 fn source(client: &Arc<Client>, address: &str) -> EventSource {

@@ -25,7 +25,7 @@ use crate::harness::{
     within,
 };
 
-const STREAM: &str = "/api/v1/stream?authorization=Bearer%20t";
+const STREAM: &str = "/api/v1/stream?authorization=Bearer%20songbird-of-the-harness";
 /// What the relay may tell a browser to wait.
 const COME_BACK: std::ops::RangeInclusive<Duration> = Duration::from_millis(500)..=Duration::from_secs(3);
 

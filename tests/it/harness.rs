@@ -1,9 +1,12 @@
 //! A relay process, the peers on both sides of it, and clients that say exactly what they are told to.
 
 pub(crate) mod backend;
+pub(crate) mod chance;
 pub(crate) mod client;
 pub(crate) mod event_source;
+pub(crate) mod faulty;
 pub(crate) mod frames;
+pub(crate) mod kept;
 pub(crate) mod pebble;
 pub(crate) mod peers;
 pub(crate) mod pki;

@@ -1,14 +1,26 @@
 //! attacks.md P1 against Flask on Waitress: no spelling of a blocked path reaches its route.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+pub(crate) mod variants;
+
+use std::net::SocketAddr;
 
 use tokio::task::JoinSet;
 
-use crate::harness::{Backend, Flask, Raw, Relay, raw};
+use crate::harness::{
+    Backend, Client, Flask, Frames, Raw, Relay, Version,
+    chance::cases,
+    frames::{DATA, GOAWAY, RST_STREAM},
+    kept::Kept,
+    raw, within,
+};
+use variants::variants;
 
-/// Flask's route below each, and the path that is blocked.
-const BLOCKED: &[(&str, &str)] =
-    &[("sova.secret", "/abc/api/v1/secret"), ("sova.announcements", "/abc/api/v1/announcements-1/messages")];
+/// Flask's route behind each rule, the method, and the path that is blocked.
+const BLOCKED: &[(&str, &str, &str)] = &[
+    ("sova.secret", "GET", "/abc/api/v1/secret"),
+    ("sova.announcements", "GET", "/abc/api/v1/announcements-1/messages"),
+    ("sova.message", "POST", "/abc/api/v1/channel/7/messages"),
+];
 
 const RULES: &str = r#"
     uri_prefix = "abc"
@@ -19,29 +31,84 @@ const RULES: &str = r#"
     prefix = "/api/v1/announcements-*/messages"
     action = "block"
     [[paths]]
+    prefix = "/api/v1/channel/*/messages"
+    methods = ["POST"]
+    action = "block"
+    [[paths]]
     prefix = "/*"
     action = "proxy"
 "#;
+
+/// Variants of each rule's path.
+const VARIANTS: usize = 10_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p1_no_spelling_of_a_blocked_path_reaches_flask() {
     let flask = Flask::start(&["--prefix", "abc"]).await;
     let relay = Relay::builder().toml(RULES).backend(flask.address()).start().await;
-    let mut tried = 0;
-    for (endpoint, path) in BLOCKED {
-        let variants = variants(path);
-        tried += variants.len();
-
-        ask_all(relay.http(), &variants).await;
-        let through: Vec<String> = flask.reached(endpoint).await;
-        assert_eq!(through, Vec::<String>::new(), "reached {endpoint} through the relay");
+    for (endpoint, method, path) in BLOCKED {
+        let variants = variants(path, VARIANTS);
+        assert!(variants.len() >= VARIANTS, "{}", variants.len());
+        ask_all(relay.http(), method, &variants).await;
+        assert_eq!(flask.reached(endpoint).await, [""; 0], "reached {endpoint} through the relay");
 
         // Without the relay many of them do: the test means something.
-        ask_all(flask.address(), &variants).await;
+        let every = cases(8, 1);
+        let sample: Vec<String> = variants.into_iter().step_by(every).collect();
+        ask_all(flask.address(), method, &sample).await;
         let past = flask.reached(endpoint).await.len();
-        assert!(past >= 100, "only {past} of {} variants of {path} mean it to Flask", variants.len());
+        assert!(past >= sample.len() / 40, "only {past} of {} of {path} mean it to Flask", sample.len());
     }
-    assert!(tried >= 2000, "only {tried} variants");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p1_no_spelling_of_a_blocked_path_reaches_flask_over_http_2() {
+    let flask = Flask::start(&["--prefix", "abc"]).await;
+    let relay = Relay::builder().self_signed().toml(RULES).backend(flask.address()).start().await;
+    for (endpoint, method, path) in BLOCKED {
+        let variants = variants(path, VARIANTS);
+        let sample: Vec<&String> = variants.iter().step_by(cases(4, 1)).collect();
+        let answered = ask_all_h2(&relay, method, &sample).await;
+        assert!(answered >= sample.len() / 2, "only {answered} of {} were taken for requests", sample.len());
+        assert_eq!(flask.reached(endpoint).await, [""; 0], "reached {endpoint} through the relay");
+    }
+}
+
+#[tokio::test]
+async fn p1_honest_paths_still_pass() {
+    let flask = Flask::start(&["--prefix", "abc"]).await;
+    let relay = Relay::builder().self_signed().toml(RULES).backend(flask.address()).start().await;
+    for version in [Version::Http1, Version::Http2] {
+        let client = Client::https(&relay, version);
+        for (method, path, endpoint) in [
+            ("GET", "/abc/api/v1/me", "sova.me"),
+            ("GET", "/abc//api/v1/%6de", "sova.me"),
+            ("GET", "/abc/api/v1/channel/7/messages", "sova.messages"),
+            ("GET", "/abc/api/v1/channel/secret/messages", "sova.messages"),
+            (
+                "GET",
+                "/abc/api/v1/channel/%D8%B9%20%F0%9F%8E%89/messages?q=/abc/api/v1/secret",
+                "sova.messages",
+            ),
+            ("GET", "/abc/api/v1/channel/a;b=c+d,e@f:g!$&'()*~/messages", "sova.messages"),
+            ("GET", "/abc/attachment/secret", "sova.attachment"),
+            ("GET", "/abc/attachment/a%25b%3Fc%23d.tar.gz", "sova.attachment"),
+            ("GET", "/abc/pfp/..x", "sova.pfp"),
+            ("GET", "/abc/", "sova.index"),
+        ] {
+            let answer = client.call(method, path).send().await;
+            assert_eq!(answer.status, 200, "{path}");
+            assert_eq!(flask.reached(endpoint).await.len(), 1, "{path}");
+        }
+        for path in [
+            "/abc/api/v1/secrets",
+            "/abc/api/v1/secre",
+            "/abc/api/v1/announcements-1/message",
+            "/api/v1/secret",
+        ] {
+            assert_eq!(client.get(path).await.status, 404, "{path}: Flask's own, not our 403");
+        }
+    }
 }
 
 #[tokio::test]
@@ -118,129 +185,63 @@ impl Flask {
     }
 }
 
-/// Spellings of `path`, most of them meant to be read as `path` by somebody.
-fn variants(path: &str) -> Vec<String> {
-    let mut variants = BTreeSet::new();
-    let encode = |byte: u8, upper: bool| match upper {
-        true => format!("%{byte:02X}"),
-        false => format!("%{byte:02x}"),
-    };
-    for (at, byte) in path.bytes().enumerate() {
-        let (before, after) = (&path[..at], &path[at + 1..]);
-        for upper in [true, false] {
-            let once = encode(byte, upper);
-            variants.insert(format!("{before}{once}{after}"));
-            variants.insert(format!("{before}%25{}{after}", &once[1..]));
-            variants.insert(format!("/{before}{once}{after}/"));
-            // Two letters at once.
-            for (next, byte) in path.bytes().enumerate().skip(at + 1).filter(|(_, byte)| *byte != b'/') {
-                let (between, after) = (&path[at + 1..next], &path[next + 1..]);
-                variants.insert(format!("{before}{once}{between}{}{after}", encode(byte, !upper)));
-            }
-        }
-        variants.insert(format!("{before}{}{after}", char::from(byte).to_ascii_uppercase()));
-        if byte == b'/' {
-            for slash in [
-                "//",
-                "///",
-                "/./",
-                "/../",
-                "/x/../",
-                "/%2e/",
-                "/%2e%2e/",
-                "/x/%2e%2e/",
-                "/.%2e/",
-                "\\",
-                "%5c",
-                "/\\",
-                "%2f",
-                "%2F",
-                "/%2f",
-                "%2f/",
-                "%252f",
-                "/;/",
-                ";/",
-                "/..;/",
-                "/%20/",
-                "/%00/",
-                "%00/",
-                "%c0%af",
-                "%e0%80%af",
-                "%u2215",
-                "/%0a",
-                "/\t",
-                "%0d%0a/",
-                "/.//./",
-            ] {
-                variants.insert(format!("{before}{slash}{after}"));
-                variants.insert(format!("{before}{slash}{after}/"));
-            }
-        }
-    }
-    for end in [
-        "",
-        "/",
-        "//",
-        "/.",
-        "/..",
-        "/x",
-        "/%2e",
-        "/x/..",
-        "?",
-        "?x=1",
-        "#",
-        "#x",
-        ";",
-        ";x=1",
-        "%20",
-        "%00",
-        "%0a",
-        ".json",
-        "%2f",
-        "%2f%2e",
-        "\\",
-        "%3f",
-        "%3fx",
-        "%23",
-        "%",
-        "%zz",
-        "/;x",
-        "%3b",
-        "*",
-        "%2a",
-        "?/../../x",
-    ] {
-        variants.insert(format!("{path}{end}"));
-        variants.insert(format!("http://localhost{path}{end}"));
-        variants.insert(format!("http://other.example:80//{path}{end}"));
-        variants.insert(format!("/{path}{end}"));
-        variants.insert(format!("/x/..{path}{end}"));
-        variants.insert(format!("/.{path}{end}"));
-        variants.insert(format!("/%2e{path}{end}"));
-    }
-    // All of it, and each segment of it, encoded.
-    let all = |text: &str| text.bytes().map(|byte| encode(byte, true)).collect::<String>();
-    variants.insert(format!("/{}", path.split('/').skip(1).map(all).collect::<Vec<_>>().join("/")));
-    variants.insert(format!("//{}", path.split('/').skip(1).map(all).collect::<Vec<_>>().join("//")));
-    variants.insert(all(path));
-    variants.into_iter().collect()
-}
-
-/// Asks for each, eight at a time.
-async fn ask_all(address: SocketAddr, paths: &[String]) {
+/// Asks for each, eight at a time, on connections that are kept for as long as they are.
+async fn ask_all(address: SocketAddr, method: &'static str, paths: &[String]) {
     let mut asking = JoinSet::new();
     for part in paths.chunks(paths.len().div_ceil(8)) {
         let part = part.to_vec();
         asking.spawn(async move {
+            let mut kept = Kept::new(address);
             for path in part {
-                let answer = ask(address, &path).await;
-                assert!(status(&answer).is_some(), "{path}: {answer:?}");
+                let request =
+                    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+                let (status, _) = kept.exchange(&[request]).await;
+                assert!((200..600).contains(&status), "{path}: {status}");
             }
         });
     }
     while let Some(result) = asking.join_next().await {
         result.unwrap();
     }
+}
+
+/// Asks for each over HTTP/2, byte for byte, and says how many were answered: others end their stream.
+async fn ask_all_h2(relay: &Relay, method: &str, paths: &[&String]) -> usize {
+    const AT_ONCE: usize = 50;
+    let mut answered = 0;
+    let mut rest = paths;
+    while !rest.is_empty() {
+        let mut frames = Frames::open(relay, &[]).await;
+        let mut stream = 1;
+        'connection: while !rest.is_empty() {
+            let (batch, later) = rest.split_at(rest.len().min(AT_ONCE));
+            rest = later;
+            for path in batch {
+                if !frames.ask(stream, method, path.as_bytes()).await {
+                    break 'connection;
+                }
+                stream += 2;
+            }
+            let (mut open, mut taken) = (batch.len(), 0);
+            while open > 0 {
+                let Some(frame) = within("an answer", frames.next()).await else { break 'connection };
+                if frame.kind == DATA {
+                    taken += u32::try_from(frame.payload.len()).unwrap();
+                }
+                if frame.kind == GOAWAY {
+                    break 'connection;
+                }
+                if frame.ends() || frame.kind == RST_STREAM {
+                    open -= 1;
+                    answered += usize::from(frame.ends());
+                }
+            }
+            if taken > 0 {
+                frames.window(0, taken).await;
+            }
+        }
+    }
+    answered
 }
 
 /// The whole answer to a GET, byte for byte as far as it is text.

@@ -1,6 +1,6 @@
 //! Port 80: to HTTPS, under a name that is ours (attacks.md R1).
 
-use crate::harness::{Pki, Raw, Relay, raw::RawResponse};
+use crate::harness::{Backend, Pki, Raw, Relay, raw::RawResponse};
 
 async fn relay() -> Relay {
     Relay::builder()
@@ -80,6 +80,181 @@ async fn r1_the_location_never_names_whom_the_client_made_up() {
             usize::from(response.header("location").is_some())
         );
     }
+}
+
+#[tokio::test]
+async fn r1_no_host_with_no_target_leads_elsewhere() {
+    let relay = relay().await;
+    let port = relay.https().port();
+    // The certificate of `localhost` is for its addresses too.
+    let ours = ["localhost", "chat.lan", "127.0.0.1", "[::1]"].map(|name| format!("https://{name}:{port}/"));
+    let hosts = [
+        "localhost",
+        "evil.example",
+        "evil.example:80",
+        "localhost@evil.example",
+        "evil.example@localhost",
+        "localhost:80@evil.example",
+        "localhost:443:evil.example",
+        "localhost.",
+        "localhost..",
+        ".localhost",
+        "localhost.evil.example",
+        "evil.example.localhost",
+        "localhost/evil.example",
+        "evil.example/localhost",
+        "localhost\\evil.example",
+        "localhost%2eevil.example",
+        "localhost#evil.example",
+        "localhost?evil.example",
+        "localhost, evil.example",
+        "localhost evil.example",
+        "localhost\tevil.example",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::1%25lo]",
+        "[evil.example]",
+        "127.1",
+        "0x7f.1",
+        "2130706433",
+        "127.0.0.1.evil.example",
+        "chat.lan:0",
+        "chat.lan:99999",
+        "chat.lan:-1",
+        "chat.lan:",
+        "CHAT.LAN",
+        "ch\u{e4}t.lan",
+        "xn--cht-qla.lan",
+        "chat\u{3002}lan",
+        "\u{2100}evil.example",
+        "*",
+        "_",
+        "-",
+        "",
+    ];
+    let targets = [
+        "/",
+        "//evil.example",
+        "//evil.example/%2f..",
+        "///evil.example",
+        "/\\evil.example",
+        "/\\/evil.example",
+        "/%09/evil.example",
+        "/%5cevil.example",
+        "/.evil.example",
+        "/@evil.example",
+        "/?@evil.example",
+        "/;@evil.example",
+        "/%0d%0aLocation:%20https://evil.example",
+        "/%0aSet-Cookie:%20a=b",
+        "/\u{10d}\u{10a}Location:evil.example",
+        "http://evil.example/",
+        "http://localhost/",
+        "https://evil.example/x",
+        "http://localhost@evil.example/",
+        "http:///evil.example",
+        "@evil.example",
+        ":80@evil.example/",
+        "evil.example",
+        ".evil.example",
+        "*",
+        "?",
+        "#",
+        "/#@evil.example",
+        "/a/../..//evil.example",
+        "javascript:alert(1)",
+    ];
+    let mut redirected = 0;
+    for host in hosts {
+        for target in targets {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: {host}");
+            let mut raw = Raw::plain(relay.redirect()).await;
+            raw.send(format!("{head}\r\n\r\n")).await;
+            let response = raw.read_response().await;
+            let lines: Vec<&str> = response
+                .head
+                .lines()
+                .filter(|line| line.to_ascii_lowercase().starts_with("location:"))
+                .collect();
+            match lines[..] {
+                [line] => {
+                    let location = line["location:".len()..].trim();
+                    let rest = ours.iter().find_map(|start| location.strip_prefix(start.as_str()));
+                    assert!(rest.is_some() && response.status() == 301, "{head:?}: {location}");
+                    redirected += 1;
+                }
+                _ => {
+                    assert!(
+                        lines.is_empty() && [400, 421].contains(&response.status()),
+                        "{head:?}: {}",
+                        response.head
+                    );
+                }
+            }
+            assert_eq!(response.header("set-cookie"), None, "{head:?}");
+        }
+    }
+    assert!(redirected > 100, "{redirected}");
+}
+
+#[tokio::test]
+async fn c1_below_the_challenge_path_there_is_nothing_but_proofs() {
+    let backend = Backend::start().await;
+    let relay = Relay::builder()
+        .toml("[server]\nhttp_port = \"auto\"")
+        .toml("[tls]\nmode = \"self-signed\"\ndomains = [\"localhost\"]\nstorage = \"{dir}/storage\"")
+        .backend(backend.address())
+        .start()
+        .await;
+    let long = "x".repeat(4096);
+    let longest = "x".repeat(256);
+    let tokens = [
+        "",
+        "/",
+        "unknown",
+        "unknown/",
+        "unknown?x",
+        ".",
+        "..",
+        "...",
+        "./x",
+        "../x",
+        "../../api/v1/me",
+        "a.b",
+        "a/b",
+        "%2e",
+        "%2e%2e",
+        "%2e%2e/x",
+        "a%2fb",
+        "a%5cb",
+        "a%00",
+        "a%0a",
+        "%",
+        "%zz",
+        "a+b",
+        "a b",
+        "a=b",
+        "a~b",
+        "a\\b",
+        "index.html",
+        ".git/config",
+        &long,
+        &longest,
+    ];
+    for token in tokens {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+            let mut raw = Raw::plain(relay.redirect()).await;
+            let body = if method == "POST" { "Content-Length: 4\r\n\r\nbody" } else { "\r\n" };
+            let path = format!("/.well-known/acme-challenge/{token}");
+            raw.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{body}")).await;
+            let head = raw.read_head().await;
+            let status = crate::harness::raw::status(&head);
+            let is_target = !token.contains([' ', '\\']);
+            assert!(status == 404 || !is_target && status == 400, "{method} {token}: {head}");
+            assert_eq!(crate::harness::raw::header(&head, "location"), None, "{method} {token}: {head}");
+        }
+    }
+    assert_eq!(backend.requests().len(), 0);
 }
 
 #[tokio::test]

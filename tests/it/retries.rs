@@ -21,7 +21,7 @@ use crate::harness::{
     Backend, Client, EventSource, Relay, Reply, Version, on_h1_and_h2, peers::free_address,
 };
 
-const STREAM: &str = "/api/v1/stream?authorization=Bearer%20t";
+const STREAM: &str = "/api/v1/stream?authorization=Bearer%20songbird-of-the-harness";
 
 async fn relay_before(address: SocketAddr, backend: &str) -> Relay {
     Relay::builder().self_signed().backend(address).toml(&format!("[backend]\n{backend}")).start().await

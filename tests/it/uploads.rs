@@ -1,5 +1,7 @@
 //! Request bodies: how much of them, and `block_files` against Werkzeug (attacks.md M1).
 
+mod generated;
+mod real_clients;
 mod shapes;
 
 use bytes::Bytes;

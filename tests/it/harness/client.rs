@@ -23,6 +23,9 @@ use tokio::{
 
 use super::{Relay, raw, within};
 
+/// Stands where clients put what nobody else may know. No log line of any relay holds it: see [`Relay`]'s drop.
+pub(crate) const CANARY: &str = "songbird-of-the-harness";
+
 /// The HTTP version that a client speaks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Version {
@@ -172,6 +175,13 @@ impl Call<'_> {
         self
     }
 
+    /// Adds a header whose value is not all ASCII.
+    pub(crate) fn header_bytes(mut self, name: &str, value: &[u8]) -> Self {
+        let name: HeaderName = name.parse().unwrap();
+        self.headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        self
+    }
+
     /// A whole body, with its length.
     pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = Full::new(body.into()).boxed();
@@ -209,6 +219,13 @@ impl Call<'_> {
         let mut request = Request::new(self.body);
         *request.method_mut() = self.method;
         *request.headers_mut() = self.headers;
+        for (name, secret) in [
+            (header::AUTHORIZATION, format!("Bearer {CANARY}")),
+            (header::COOKIE, format!("session={CANARY}")),
+            (header::REFERER, format!("https://localhost/?token={CANARY}")),
+        ] {
+            request.headers_mut().entry(name).or_insert_with(|| HeaderValue::try_from(secret).unwrap());
+        }
         match client.version {
             Version::Http1 => {
                 *request.uri_mut() = self.target.parse().unwrap();

@@ -13,6 +13,7 @@ use super::{Relay, raw, within};
 /// Frame types (RFC 9113, section 6).
 pub(crate) const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
@@ -66,15 +67,32 @@ impl Frames {
 
     /// Asks for `path` on a new stream.
     pub(crate) async fn get(&mut self, stream: u32, path: &str) {
-        // RFC 7541, appendix A: `:method: GET` and `:scheme: https` are entries of the static table, the names
-        // of `:authority` and `:path` are the first and the fourth.
-        let mut block = vec![0x82, 0x87];
-        for (name, value) in [(0x01, &*self.authority), (0x04, path)] {
+        assert!(self.ask(stream, "GET", path.as_bytes()).await, "the relay has closed");
+    }
+
+    /// A request without a body on a new stream; false once the relay has closed.
+    pub(crate) async fn ask(&mut self, stream: u32, method: &str, path: &[u8]) -> bool {
+        // RFC 7541, appendix A: `:scheme: https` is an entry of the static table, the names of `:authority`,
+        // `:method` and `:path` are its first, second and fourth.
+        let mut block = vec![0x87];
+        for (name, value) in [(0x01, self.authority.as_bytes()), (0x02, method.as_bytes()), (0x04, path)] {
             block.push(name);
-            block.push(u8::try_from(value.len()).ok().filter(|length| *length < 127).expect("a short value"));
-            block.extend(value.as_bytes());
+            // RFC 7541, 5.1: an integer with a prefix of seven bits.
+            match u8::try_from(value.len()) {
+                Ok(length @ 0..127) => block.push(length),
+                _ => {
+                    let mut left = value.len() - 127;
+                    block.push(127);
+                    while left >= 128 {
+                        block.push((left % 128) as u8 | 128);
+                        left /= 128;
+                    }
+                    block.push(left as u8);
+                }
+            }
+            block.extend(value);
         }
-        assert!(self.send(HEADERS, END_STREAM | END_HEADERS, stream, &block).await, "the relay has closed");
+        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &block).await
     }
 
     /// Asks for a sign of life; false once the relay has closed.

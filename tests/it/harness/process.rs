@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -111,11 +111,27 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    pub(crate) fn kill(&mut self) {
         // Both fail only where the process has ended and been waited for already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// All that an ended process wrote. A child of its own that lives on keeps its output open: it is not waited for
+    /// longer than it takes to read what is there.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        let give_up = Instant::now() + Duration::from_secs(1);
+        while self.lines.has_changed().is_ok() && Instant::now() < give_up {
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.lines()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

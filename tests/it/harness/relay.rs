@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use rustls::ClientConfig;
 use tempfile::TempDir;
 
-use super::{pki, process::Process};
+use super::{client::CANARY, pki, process::Process};
 
 /// A running relay. Dropping it kills it.
 pub(crate) struct Relay {
@@ -170,6 +170,24 @@ impl Relay {
     }
 }
 
+impl Drop for Relay {
+    /// Whatever the test was about: nothing that its clients must keep to themselves was logged, at any level, and
+    /// nothing panicked.
+    fn drop(&mut self) {
+        self.process.kill();
+        if std::thread::panicking() {
+            return;
+        }
+        for line in self.process.last_lines() {
+            for secret in [CANARY, "PRIVATE KEY"] {
+                assert!(!line.contains(secret), "a secret is in the log: {line}");
+            }
+            assert!(!line.contains("panicked at"), "{line}");
+            assert!(!line.contains('\u{1b}'), "something wrote to the terminal: {line:?}");
+        }
+    }
+}
+
 impl RelayBuilder {
     /// Adds to the config. `{dir}` stands for the temporary directory. Later tables are merged into earlier ones.
     pub(crate) fn toml(mut self, text: &str) -> Self {
@@ -275,7 +293,9 @@ impl RelayBuilder {
                 [limits]
                 connections_per_client = 10000
                 [frontend]
-                mode = \"disabled\"";
+                mode = \"disabled\"
+                [log]
+                level = \"trace\"";
             let mut config = defaults.parse().unwrap();
             merge(&mut config, std::mem::take(&mut self.config));
             let path = self.dir.path().join("config.toml");
