@@ -222,9 +222,9 @@ impl Service {
             .initial_connection_window_size(1 << 20)
             // The same for a stream the other way; beside it, one piece of a body that came and does not fit.
             .max_send_buf_size(SEND_BUFFER)
-            // A client that takes back all it asked for, before we looked at it, in one packet: h2's own 20 are less
-            // than a browser may have open here. The pace of it is counted in frames.rs.
-            .max_pending_accept_reset_streams(MAX_STREAMS as usize)
+            // Streams taken back before we looked at them, in one packet: as many as may be at once at all. h2's own 20
+            // are less than a browser may have open here.
+            .max_pending_accept_reset_streams(frames::RESETS_AT_ONCE as usize)
             // Streams that we had to reset for the client's faults, over a connection's life (MadeYouReset, CVE-2025-8671):
             // each may have cost the backend a request. An honest client is at fault for an upload that was answered
             // early, with up to 16 frames when it hears of that late, and for streams it opens before it knows our limit.

@@ -50,7 +50,8 @@ const REQUEST_EARNS: u64 = 4 * BYTES_EARN;
 /// Streams that the client takes back. A browser that leaves a page takes back all it has open, 64 here, at once; four
 /// times that, and then as many a second as nghttp2 allows. (Its 1,000 at once are too many for what is behind us:
 /// Waitress goes on with a request whose client is gone.)
-const RESETS: Budget = Budget { at_once: 256, a_second: 33 };
+const RESETS: Budget = Budget { at_once: RESETS_AT_ONCE, a_second: 33 };
+pub(super) const RESETS_AT_ONCE: u32 = 256;
 
 /// How long the end may take: for the rest of the last frame, and for GOAWAY to be taken.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);

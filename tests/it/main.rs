@@ -28,6 +28,7 @@ mod frontend;
 mod h2_cases;
 mod h2_fields;
 mod h2_floods;
+mod h2_honest;
 mod h2_streams;
 mod h2_strict;
 mod headers;

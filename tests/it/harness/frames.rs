@@ -68,6 +68,11 @@ impl Frame {
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
     }
 
+    /// How much more WINDOW_UPDATE lets us send.
+    pub(crate) fn window(&self) -> Option<u32> {
+        (self.kind == WINDOW_UPDATE).then(|| u32::from_be_bytes(self.payload[..].try_into().unwrap()))
+    }
+
     /// The status at the start of a response's header block.
     pub(crate) fn status(&self) -> u16 {
         // RFC 7541: entries 8 to 14 of the static table, or entry 8 with another value.
