@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     h2_cases::{
@@ -190,32 +190,74 @@ impl Bystander {
     }
 }
 
-async fn relay() -> (Backend, Relay) {
-    let backend = Backend::builder().on(PENDING, |_| Reply::silence()).start().await;
-    let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
-    (backend, relay)
+/// How the floods are run.
+struct Pace {
+    /// On so many connections at once.
+    attackers: usize,
+    /// Again and again for so long.
+    lasting: Duration,
+    /// What the bystander's slowest answers may take, but for one in a hundred.
+    p99: Duration,
+}
+
+/// Each once, and a bystander that waits for the debug binary and for other tests; or under PARLEY_LONG as a flood is.
+fn pace() -> Pace {
+    if std::env::var_os("PARLEY_LONG").is_some() {
+        Pace { attackers: 8, lasting: 5 * SECOND, p99: SECOND / 10 }
+    } else {
+        Pace { attackers: 1, lasting: Duration::ZERO, p99: 5 * SECOND }
+    }
 }
 
 async fn each_ends_by_goaway(floods: Vec<Flood>) {
-    let (_backend, relay) = relay().await;
-    let bystander = Bystander::start(&relay).await;
+    let Pace { attackers, lasting, p99 } = pace();
+    // What takes long is run against what is given away, where there is one.
+    let binary = std::env::var_os("PARLEY_RELAY_STATIC").filter(|_| !lasting.is_zero());
+    let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_parley-relay").into());
+    let backend = Backend::builder().on(PENDING, |_| Reply::silence()).start().await;
+    let relay = Relay::builder().binary(&binary).self_signed().backend(backend.address()).start().await;
+    let relay = Arc::new(relay);
     let before = relay.rss();
-    for flood in &floods {
+    for flood in floods.into_iter().map(Arc::new) {
+        let bystander = Bystander::start(&relay).await;
         let began = Instant::now();
-        let end = flood.run(&relay).await;
-        let grown = relay.rss().saturating_sub(before);
+        let mut attacks = JoinSet::new();
+        for _ in 0..attackers {
+            let (relay, flood) = (Arc::clone(&relay), Arc::clone(&flood));
+            attacks.spawn(async move {
+                let (mut frames, mut connections) = (0, 0);
+                while connections == 0 || began.elapsed() < lasting {
+                    let end = flood.run(&relay).await;
+                    assert_eq!(end.code, Some(ENHANCE_YOUR_CALM), "{}", flood.name);
+                    (frames, connections) = (frames + end.sent, connections + 1);
+                }
+                (frames, connections)
+            });
+        }
+        let mut most = 0;
+        let (mut frames, mut connections) = (0, 0);
+        while !attacks.is_empty() {
+            tokio::select! {
+                Some(attack) = attacks.join_next() => {
+                    let attack = attack.expect("every connection ends by GOAWAY");
+                    (frames, connections) = (frames + attack.0, connections + attack.1);
+                }
+                () = tokio::time::sleep(SECOND / 100) => {}
+            }
+            most = most.max(relay.rss().saturating_sub(before));
+        }
+        let took = began.elapsed();
+        let times = bystander.stop().await;
+        let slow = times[(times.len() - 1) * 99 / 100];
         println!(
-            "{}: after {} frames, {:?}, {} KiB more",
+            "{}: {connections} connections, {frames} frames, {took:.1?}; {} KiB more; {} answers to others, p99 {slow:.1?}",
             flood.name,
-            end.sent,
-            began.elapsed(),
-            grown >> 10
+            most >> 10,
+            times.len(),
         );
-        assert_eq!(end.code, Some(ENHANCE_YOUR_CALM), "{}", flood.name);
-        assert!(grown <= MEMORY, "{}: {grown} bytes more", flood.name);
+        assert!(most <= MEMORY, "{}: {most} bytes more", flood.name);
+        assert!(slow < p99, "{}: others wait {slow:?}", flood.name);
     }
-    let times = bystander.stop().await;
-    assert!(times.len() >= floods.len(), "the bystander was served meanwhile: {}", times.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
