@@ -1,5 +1,6 @@
 //! One client connection: PROXY protocol, TLS within its deadline, then HTTP until it ends or is drained.
 
+mod frames;
 pub(crate) mod io;
 mod proxy_protocol;
 mod serving;
@@ -29,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    frames::FAREWELL,
     io::{ClientIo, Framing},
     serving::Serving,
 };
@@ -113,6 +115,8 @@ pub(crate) struct Limits {
 /// Streams that one HTTP/2 connection may have open: fewer than there are connections to a backend, so that one
 /// client cannot take them all.
 const MAX_STREAMS: u32 = 64;
+/// What h2 may hold of a response for a client that does not take it, for each stream.
+const SEND_BUFFER: usize = 32 << 10;
 
 /// Whether trusted peers speak the PROXY protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -251,15 +255,31 @@ impl Service {
     {
         let _counted = self.metrics.connections.http2.count();
         let requests = connection.requests.clone();
-        let io = self.io(stream, &requests, Framing::Frames);
+        let io = self.io(stream, &requests, Framing::Frames { within: self.limits.head });
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            // Beyond it a request is answered 431, and beyond four times of it the connection ends: an HPACK bomb
+            // is never unpacked. CONTINUATION frames are counted against it too.
             .max_header_list_size(u32::try_from(self.head_size).unwrap_or(u32::MAX))
+            // The least there is (RFC 9113 6.5.2): a frame is held whole until it is read.
+            .max_frame_size(16 << 10)
+            .header_table_size(4 << 10)
+            // What clients may send before the backend takes it: 1 MiB a connection is held at the most, and lets 80
+            // Mbit/s through at a round trip of 100 ms.
             .initial_stream_window_size(256 << 10)
             .initial_connection_window_size(1 << 20)
-            .max_send_buf_size(128 << 10)
+            // The same for a stream the other way; beside it, one piece of a body that came and does not fit.
+            .max_send_buf_size(SEND_BUFFER)
+            // Streams taken back before we looked at them, in one packet: as many as may be at once at all. h2's own 20
+            // are less than a browser may have open here.
+            .max_pending_accept_reset_streams(frames::RESETS_AT_ONCE as usize)
+            // Streams that we had to reset for the client's faults, over a connection's life (MadeYouReset, CVE-2025-8671):
+            // each may have cost the backend a request. An honest client is at fault for an upload that was answered
+            // early, with up to 16 frames when it hears of that late, and for streams it opens before it knows our limit.
+            .max_local_error_reset_streams(256)
+            // Finds clients that are gone without a word.
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
         self.until_end(builder.serve_connection(io, self.handler(connection)), &requests, drain).await;
@@ -308,9 +328,13 @@ impl Service {
                 break;
             }
             // SECURITY: hyper does not poll a body that HTTP/2 flow control holds back, so the body's own
-            // deadline sleeps while it keeps a connection to the backend (attacks.md A1, zero window).
+            // deadline sleeps while it keeps a connection to the backend (attacks.md A1, zero window). It is told,
+            // and what it holds goes at once.
             if requests.stalled(write, source) {
-                return tracing::debug!("connection ended: the client takes nothing");
+                tracing::debug!("connection ended: the client takes nothing");
+                serving.as_mut().finish();
+                drop(tokio::time::timeout(FAREWELL, serving).await);
+                return;
             }
         }
         serving.as_mut().finish();

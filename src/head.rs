@@ -1,7 +1,7 @@
 //! A request's head, checked before anything is matched: one method that we know, one host, one framing.
 
 use http::{
-    Method, Version, header,
+    HeaderValue, Method, Version, header,
     request::Parts,
     uri::{Authority, Scheme},
 };
@@ -42,6 +42,9 @@ pub(crate) fn target(parts: &Parts) -> Result<Target, RequestError> {
     }
     let host = host(parts)?;
     one_framing(&parts.headers).map_err(RequestError::Head)?;
+    if parts.version == Version::HTTP_2 {
+        http2(parts).map_err(RequestError::Head)?;
+    }
     if let Some(expect) = parts.headers.get(header::EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
@@ -49,6 +52,24 @@ pub(crate) fn target(parts: &Parts) -> Result<Target, RequestError> {
     }
     let path = CanonicalPath::parse(parts.uri.path()).map_err(RequestError::Path)?;
     Ok(Target { path, query: parts.uri.query().map(Box::from), host })
+}
+
+/// What the h2 crate lets pass that RFC 9113 forbids, and that would go upstream.
+fn http2(Parts { uri, headers, .. }: &Parts) -> Result<(), &'static str> {
+    // 8.3.1: it begins with a slash. (h2 refuses all that has none but this.)
+    if uri.path_and_query().is_some_and(|path| path.as_str().starts_with('?')) {
+        return Err("a :path that is a query alone");
+    }
+    // 8.2.1: in HTTP/1.1 they would be no part of the value.
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let padded = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        is_blank(value.first()) || is_blank(value.last())
+    };
+    if headers.values().any(padded) {
+        return Err("a header with blanks around its value");
+    }
+    Ok(())
 }
 
 /// The one host that `Host` and the target's authority agree on (attacks.md S10, D2).
@@ -138,6 +159,26 @@ mod tests {
         assert!(of("https://a.example/", &[("host", "b.example")]).is_err());
         assert!(of("https://u@a.example/", &[]).is_err());
         assert!(of("/", &[]).is_err());
+    }
+
+    #[test]
+    fn d1_no_blanks_around_a_value_in_http2() {
+        let of =
+            |version, value| host_of(version, "https://a.example/", &[("x", value), ("host", "a.example")]);
+        for value in [" y", "y ", "\ty", "y\t", " "] {
+            assert!(of(Version::HTTP_2, value).is_err(), "{value:?}");
+            assert!(of(Version::HTTP_11, value).is_ok(), "{value:?}");
+        }
+        for value in ["", "y", "y z"] {
+            assert!(of(Version::HTTP_2, value).is_ok(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn d1_a_path_begins_with_a_slash() {
+        assert!(host_of(Version::HTTP_2, "https://a.example?x", &[]).is_err());
+        assert!(host_of(Version::HTTP_2, "https://a.example/?x", &[]).is_ok());
+        assert!(host_of(Version::HTTP_11, "http://a.example?x", &[("host", "a.example")]).is_ok());
     }
 
     #[test]

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::wire::{Fault, Wire};
+use super::{
+    frames::{FAREWELL, Frames},
+    wire::{Fault, Wire},
+};
 use crate::in_flight::Requests;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -24,8 +27,8 @@ const LINGER_FOR: Duration = Duration::from_secs(2);
 pub(crate) enum Framing {
     /// HTTP/1: each head has this long to be whole, and this many bytes.
     Heads { within: Duration, size: usize },
-    /// HTTP/2: bytes may come at any time, and mean nothing for the requests.
-    Frames,
+    /// HTTP/2: each header block has this long to be whole.
+    Frames { within: Duration },
 }
 
 /// What hyper is given in the place of a head that is none: it answers 400, and closes.
@@ -37,6 +40,8 @@ pub(crate) struct ClientIo<S> {
     requests: Requests,
     /// `None` for HTTP/2.
     heads: Option<Heads>,
+    /// `None` for HTTP/1.
+    frames: Option<Frames>,
     /// The longest pause between two writes that the client takes.
     write_limit: Duration,
     writing: Wait,
@@ -87,18 +92,22 @@ impl Heads {
 
 /// A deadline that is set when waiting begins.
 #[derive(Default)]
-struct Wait {
+pub(super) struct Wait {
     /// Kept between waits: setting a timer anew is cheaper than making one.
     sleep: Option<Pin<Box<Sleep>>>,
     armed: bool,
 }
 
 impl Wait {
-    fn disarm(&mut self) {
+    pub(super) fn disarm(&mut self) {
         self.armed = false;
     }
 
-    fn poll_until(&mut self, deadline: impl FnOnce() -> Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_until(
+        &mut self,
+        deadline: impl FnOnce() -> Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         if !self.armed {
             self.armed = true;
             let deadline = deadline();
@@ -131,7 +140,11 @@ impl<S> ClientIo<S> {
             requests,
             heads: match framing {
                 Framing::Heads { within, size } => Some(Heads::new(within, size)),
-                Framing::Frames => None,
+                Framing::Frames { .. } => None,
+            },
+            frames: match framing {
+                Framing::Frames { within } => Some(Frames::new(within)),
+                Framing::Heads { .. } => None,
             },
             write_limit,
             lingering: Wait::default(),
@@ -148,6 +161,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if let Some(frames) = &mut this.frames {
+            let read = frames.poll_read(Pin::new(&mut this.stream), cx, buf);
+            if frames.is_over() {
+                // What could not be written so far has less time from now on.
+                this.writing.disarm();
+            }
+            return read;
+        }
         let before = buf.filled().len();
         let Some(heads) = this.heads.as_mut().filter(|_| !this.requests.is_tunnel()) else {
             return Pin::new(&mut this.stream).poll_read(cx, buf);
@@ -171,10 +192,7 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         match Pin::new(&mut this.stream).poll_write(cx, buf) {
-            Poll::Ready(outcome) => {
-                this.writing.disarm();
-                Poll::Ready(outcome)
-            }
+            Poll::Ready(outcome) => Poll::Ready(this.wrote(outcome)),
             Poll::Pending => this.poll_slow_reader(cx),
         }
     }
@@ -186,10 +204,7 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         match Pin::new(&mut this.stream).poll_write_vectored(cx, bufs) {
-            Poll::Ready(outcome) => {
-                this.writing.disarm();
-                Poll::Ready(outcome)
-            }
+            Poll::Ready(outcome) => Poll::Ready(this.wrote(outcome)),
             Poll::Pending => this.poll_slow_reader(cx),
         }
     }
@@ -239,9 +254,18 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
 }
 
 impl<S> ClientIo<S> {
-    /// The client takes nothing: it has `deadlines.write` to change that.
+    fn wrote(&mut self, outcome: io::Result<usize>) -> io::Result<usize> {
+        self.writing.disarm();
+        if let (Some(frames), Ok(written)) = (&mut self.frames, &outcome) {
+            frames.sent(*written);
+        }
+        outcome
+    }
+
+    /// The client takes nothing: it has the write limit to change that, or less if it is to be ended anyway.
     fn poll_slow_reader<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let limit = self.write_limit;
+        let is_over = self.frames.as_ref().is_some_and(Frames::is_over);
+        let limit = if is_over { self.write_limit.min(FAREWELL) } else { self.write_limit };
         std::task::ready!(self.writing.poll_until(|| Instant::now() + limit, cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

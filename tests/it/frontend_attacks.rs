@@ -159,7 +159,7 @@ async fn f1_no_spelling_leads_out_of_the_directory() {
         let mut frames = Frames::open(&relay, &[]).await;
         let mut stream = 1;
         for path in variants.iter().step_by(8) {
-            if !frames.ask(stream, "GET", path.as_bytes()).await {
+            if !frames.ask(stream, "GET", path).await {
                 (frames, stream) = (Frames::open(&relay, &[]).await, 1);
                 continue;
             }

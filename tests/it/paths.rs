@@ -217,7 +217,7 @@ async fn ask_all_h2(relay: &Relay, method: &str, paths: &[&String]) -> usize {
             let (batch, later) = rest.split_at(rest.len().min(AT_ONCE));
             rest = later;
             for path in batch {
-                if !frames.ask(stream, method, path.as_bytes()).await {
+                if !frames.ask(stream, method, path).await {
                     break 'connection;
                 }
                 stream += 2;

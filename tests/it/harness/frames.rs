@@ -12,21 +12,32 @@ use super::{Relay, raw, within};
 
 /// Frame types (RFC 9113, section 6).
 pub(crate) const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PUSH_PROMISE: u8 = 5;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
+/// RFC 9218 7.1; to a server that knows nothing of it, an unknown type.
+pub(crate) const PRIORITY_UPDATE: u8 = 16;
 
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
+/// Flags of frames.
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const PADDED: u8 = 8;
+pub(crate) const WITH_PRIORITY: u8 = 32;
 
 /// The setting of how much each stream may send at first.
 pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 /// What a connection, and by default a stream, may send at first.
 pub(crate) const WINDOW: u32 = 65_535;
+
+/// RFC 9113 3.4.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A connection on which the test writes frames by hand.
 pub(crate) struct Frames {
@@ -41,6 +52,7 @@ pub(crate) struct Frames {
 pub(crate) struct Frame {
     pub(crate) kind: u8,
     flags: u8,
+    pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -49,50 +61,121 @@ impl Frame {
     pub(crate) fn ends(&self) -> bool {
         (self.kind == DATA || self.kind == HEADERS) && self.flags & END_STREAM != 0
     }
+
+    /// The error code of RST_STREAM or GOAWAY (RFC 9113, section 7).
+    pub(crate) fn error_code(&self) -> u32 {
+        let at = if self.kind == GOAWAY { 4 } else { 0 };
+        u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
+    }
+
+    /// How much more WINDOW_UPDATE lets us send.
+    pub(crate) fn window(&self) -> Option<u32> {
+        (self.kind == WINDOW_UPDATE).then(|| u32::from_be_bytes(self.payload[..].try_into().unwrap()))
+    }
+
+    /// The status at the start of a response's header block.
+    pub(crate) fn status(&self) -> u16 {
+        // RFC 7541: entries 8 to 14 of the static table, or entry 8 with another value.
+        match self.payload[..] {
+            [indexed @ 0x88..=0x8e, ..] => [200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)],
+            [0x08 | 0x18 | 0x48, 3, ref value @ ..] => digits(value.iter().map(|byte| byte - b'0')),
+            [0x08 | 0x18 | 0x48, length @ 0x80..=0xff, ref value @ ..] => {
+                digits(huffman_digits(&value[..usize::from(length & 0x7f)]))
+            }
+            ref other => panic!("a header block without a status: {other:?}"),
+        }
+    }
+}
+
+fn digits(digits: impl Iterator<Item = u8>) -> u16 {
+    digits.take(3).fold(0, |number, digit| number * 10 + u16::from(digit))
+}
+
+/// RFC 7541, appendix B: 0, 1 and 2 are five bits of their own value, 3 to 9 six from 011001 on.
+fn huffman_digits(bytes: &[u8]) -> impl Iterator<Item = u8> {
+    let bits = bytes.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte)) << (64 - 8 * bytes.len());
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let short = u8::try_from(bits << at >> 59).unwrap();
+        let long = u8::try_from(bits << at >> 58).unwrap();
+        let (digit, length) = if short < 3 { (short, 5) } else { (long - 0b01_1001 + 3, 6) };
+        at += length;
+        Some(digit)
+    })
+}
+
+/// A frame's bytes.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The fields of a header block, each literally and not to be remembered (RFC 7541 6.2.2).
+pub(crate) fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        string(name.as_ref(), &mut block);
+        string(value.as_ref(), &mut block);
+    }
+    block
+}
+
+/// RFC 7541 5.1 and 5.2: a length with a prefix of seven bits, and what it is the length of.
+fn string(text: &[u8], block: &mut Vec<u8>) {
+    if let Some(length) = u8::try_from(text.len()).ok().filter(|length| *length < 127) {
+        block.push(length);
+    } else {
+        block.push(127);
+        let mut rest = text.len() - 127;
+        while rest >= 128 {
+            block.push(0x80 | u8::try_from(rest % 128).unwrap());
+            rest /= 128;
+        }
+        block.push(u8::try_from(rest).unwrap());
+    }
+    block.extend(text);
+}
+
+/// The payload of SETTINGS.
+pub(crate) fn settings(settings: &[(u16, u32)]) -> Vec<u8> {
+    settings
+        .iter()
+        .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
+        .collect()
 }
 
 impl Frames {
     /// A connection to the HTTPS listener that begins with `settings`.
-    pub(crate) async fn open(relay: &Relay, settings: &[(u16, u32)]) -> Self {
-        let stream = raw::handshake(relay.https(), relay.tls_client(&["h2"]), "localhost").await.unwrap();
-        let mut frames = Self { stream, authority: relay.authority(), buffer: VecDeque::new() };
-        frames.stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-        let payload = settings
-            .iter()
-            .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()].concat())
-            .collect::<Vec<_>>();
-        assert!(frames.send(SETTINGS, 0, 0, &payload).await);
+    pub(crate) async fn open(relay: &Relay, with: &[(u16, u32)]) -> Self {
+        let mut frames = Self::silent(relay).await;
+        assert!(frames.write(PREFACE).await && frames.send(SETTINGS, 0, 0, &settings(with)).await);
         frames
+    }
+
+    /// A connection on which nothing has been said yet.
+    pub(crate) async fn silent(relay: &Relay) -> Self {
+        let stream = raw::handshake(relay.https(), relay.tls_client(&["h2"]), "localhost").await.unwrap();
+        Self { stream, authority: relay.authority(), buffer: VecDeque::new() }
     }
 
     /// Asks for `path` on a new stream.
     pub(crate) async fn get(&mut self, stream: u32, path: &str) {
-        assert!(self.ask(stream, "GET", path.as_bytes()).await, "the relay has closed");
+        assert!(self.ask(stream, "GET", path).await, "the relay has closed");
     }
 
     /// A request without a body on a new stream; false once the relay has closed.
-    pub(crate) async fn ask(&mut self, stream: u32, method: &str, path: &[u8]) -> bool {
-        // RFC 7541, appendix A: `:scheme: https` is an entry of the static table, the names of `:authority`,
-        // `:method` and `:path` are its first, second and fourth.
-        let mut block = vec![0x87];
-        for (name, value) in [(0x01, self.authority.as_bytes()), (0x02, method.as_bytes()), (0x04, path)] {
-            block.push(name);
-            // RFC 7541, 5.1: an integer with a prefix of seven bits.
-            match u8::try_from(value.len()) {
-                Ok(length @ 0..127) => block.push(length),
-                _ => {
-                    let mut left = value.len() - 127;
-                    block.push(127);
-                    while left >= 128 {
-                        block.push((left % 128) as u8 | 128);
-                        left /= 128;
-                    }
-                    block.push(left as u8);
-                }
-            }
-            block.extend(value);
-        }
-        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &block).await
+    pub(crate) async fn ask(&mut self, stream: u32, method: &str, path: &str) -> bool {
+        let request = self.request(method, path);
+        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &request).await
+    }
+
+    /// The header block of a request.
+    pub(crate) fn request(&self, method: &str, path: &str) -> Vec<u8> {
+        block(&[(":method", method), (":scheme", "https"), (":authority", &self.authority), (":path", path)])
     }
 
     /// Asks for a sign of life; false once the relay has closed.
@@ -125,14 +208,16 @@ impl Frames {
         within("the relay to close", async { while self.next().await.is_some() {} }).await;
     }
 
-    async fn read(&mut self) -> Option<Frame> {
+    /// The next frame as it comes: nothing is acknowledged.
+    pub(crate) async fn read(&mut self) -> Option<Frame> {
         loop {
             if self.buffer.len() >= 9 {
                 let head: Vec<u8> = self.buffer.iter().take(9).copied().collect();
                 let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
                 if self.buffer.len() >= 9 + length {
                     let payload = self.buffer.drain(..9 + length).skip(9).collect();
-                    return Some(Frame { kind: head[3], flags: head[4], payload });
+                    let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+                    return Some(Frame { kind: head[3], flags: head[4], stream, payload });
                 }
             }
             let mut piece = [0; 16 * 1024];
@@ -141,11 +226,13 @@ impl Frames {
         }
     }
 
-    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags];
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        self.stream.write_all(&frame).await.is_ok() && self.stream.flush().await.is_ok()
+    /// Sends a frame; false once the relay has closed.
+    pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
+        self.write(&frame(kind, flags, stream, payload)).await
+    }
+
+    /// Sends bytes that may be frames; false once the relay has closed.
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
 }

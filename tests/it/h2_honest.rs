@@ -1,0 +1,219 @@
+//! Clients that do much and nothing wrong: no budget of ours (attacks.md A1, A2) is ever in their way.
+
+use std::{
+    io::ErrorKind,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use crate::{
+    h2_cases::{headers, request},
+    harness::{
+        Backend, Client, Frames, Relay, Reply, Version,
+        client::count,
+        frames::{
+            DATA, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY_UPDATE, RST_STREAM,
+            WINDOW, frame,
+        },
+        within,
+    },
+};
+
+const MIB: u64 = 1 << 20;
+
+/// How much is done: the debug binary takes minutes for what PARLEY_LONG asks for.
+fn much(usual: u64, long: u64) -> u64 {
+    if std::env::var_os("PARLEY_LONG").is_some() { long } else { usual }
+}
+
+/// Runs a program of Debian's nghttp2-client; `None` where there is none, and no CI, which must have it.
+async fn run(program: &str, args: Vec<String>) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(args);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap();
+    match output {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            assert!(std::env::var_os("CI").is_none(), "{program} is missing: run tests/run");
+            println!("skipped: {program} is missing; run tests/run");
+            None
+        }
+        Err(error) => panic!("{program}: {error}"),
+        Ok(Output { stdout, stderr, status }) => {
+            let text = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
+            assert!(status.success(), "{program}: {status}\n{text}");
+            Some(text)
+        }
+    }
+}
+
+async fn relay(backend: &Backend) -> Relay {
+    Relay::builder().self_signed().backend(backend.address()).toml("[log]\nlevel = \"debug\"").start().await
+}
+
+/// Fails when the relay ended a connection for its frames.
+#[track_caller]
+fn assert_none_ended(relay: &Relay) {
+    let ended: Vec<_> = relay.logs().into_iter().filter(|line| line.contains("more frames than")).collect();
+    assert!(ended.is_empty(), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn h2load_with_64_streams_gets_every_answer_of_one_connection() {
+    let backend = Backend::start().await;
+    let relay = relay(&backend).await;
+    let requests = much(4000, 20_000);
+    let url = format!("https://{}/x", relay.authority());
+    let args = [&format!("-n{requests}"), "-c1", "-m64", "-t1", &url].map(str::to_owned);
+    let Some(text) = run("h2load", args.into()).await else { return };
+    let all =
+        format!("{requests} total, {requests} started, {requests} done, {requests} succeeded, 0 failed");
+    assert!(text.contains(&all), "{text}");
+    assert_none_ended(&relay);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nghttp_gets_a_page_and_what_belongs_to_it() {
+    let backend = Backend::builder().on("/x", |_| Reply::zeros(100_000)).start().await;
+    let relay = relay(&backend).await;
+    // Nothing but nghttp's own windows: it gives back what it took, with a PRIORITY for each of its groups first.
+    let url = format!("https://{}/x", relay.authority());
+    let args = ["-nv", "-m50", "--no-verify-peer", &url].map(str::to_owned);
+    let Some(text) = run("nghttp", args.into()).await else { return };
+    assert_eq!(text.matches(":status: 200").count(), 50, "{text}");
+    assert!(!text.contains("recv GOAWAY frame"), "{text}");
+    assert_none_ended(&relay);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_measures_the_way_by_pings_downloads_and_uploads() {
+    let length = much(16 * MIB, 64 * MIB);
+    let backend = Backend::builder().on("/down", move |_| Reply::zeros(length)).start().await;
+    let relay = relay(&backend).await;
+    // Its windows adapt: there is a PING for each round trip that brings data.
+    let client = Client::https(&relay, Version::Http2);
+    let mut body = client.call("GET", "/down").open().await.into_body();
+    assert_eq!(count(&mut body).await.expect("the whole body"), length);
+    let body = vec![7; usize::try_from(length).unwrap()];
+    assert_eq!(client.call("POST", "/up").body(body).send().await.status, 200);
+    assert_eq!(backend.last().length, length);
+    assert_none_ended(&relay);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_with_a_window_of_1_kib_is_whole() {
+    const TINY: u32 = 1024;
+    let length = much(4 * MIB, 64 * MIB);
+    let backend = Backend::builder().on("/down", move |_| Reply::zeros(length)).start().await;
+    let relay = relay(&backend).await;
+    let mut frames = Frames::open(&relay, &[(INITIAL_WINDOW_SIZE, TINY)]).await;
+    frames.get(1, "/down").await;
+    let mut taken = 0;
+    tokio::time::timeout(Duration::from_secs(300), async {
+        loop {
+            let frame = frames.next().await.expect("the connection goes on");
+            assert!(frame.kind != GOAWAY && frame.kind != RST_STREAM, "after {taken} bytes: {frame:?}");
+            if frame.kind == DATA && !frame.payload.is_empty() {
+                let more = u32::try_from(frame.payload.len()).unwrap();
+                taken += u64::from(more);
+                assert!(frames.window(0, more).await && frames.window(1, more).await, "after {taken} bytes");
+            }
+            if frame.ends() {
+                break;
+            }
+        }
+    })
+    .await
+    .expect("a download in time");
+    assert_eq!(taken, length);
+    assert_none_ended(&relay);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_in_frames_of_100_bytes_is_whole() {
+    let length = much(2 * MIB, 64 * MIB) / 100 * 100;
+    let backend = Backend::start().await;
+    let relay = relay(&backend).await;
+    let mut frames = Frames::open(&relay, &[]).await;
+    let (mut sent, mut connection, mut stream) = (0_u64, u64::from(WINDOW), 256 << 10);
+    // When this is answered, the settings that came before it hold, our window of a stream among them.
+    assert!(frames.ping().await);
+    within("PING", async {
+        loop {
+            let frame = frames.next().await.expect("the connection goes on");
+            connection += frame.window().map_or(0, u64::from);
+            if frame.kind == PING {
+                break;
+            }
+        }
+    })
+    .await;
+    assert!(frames.write(&headers(0, 1, &request("POST", "/up"))).await);
+    let small = frame(DATA, 0, 1, &[7; 100]);
+    tokio::time::timeout(Duration::from_secs(300), async {
+        while sent < length {
+            let pieces = connection.min(stream).min(length - sent).min(16_000) / 100;
+            if pieces > 0 {
+                assert!(frames.write(&small.repeat(usize::try_from(pieces).unwrap())).await, "after {sent}");
+                (sent, connection, stream) =
+                    (sent + 100 * pieces, connection - 100 * pieces, stream - 100 * pieces);
+                continue;
+            }
+            let frame = frames.next().await.expect("the connection goes on");
+            assert!(frame.kind != GOAWAY && frame.kind != RST_STREAM, "after {sent} bytes: {frame:?}");
+            if let Some(more) = frame.window() {
+                *(if frame.stream == 0 { &mut connection } else { &mut stream }) += u64::from(more);
+            }
+        }
+        assert!(frames.send(DATA, END_STREAM, 1, &[]).await);
+        while !frames.next().await.expect("an answer").ends() {}
+    })
+    .await
+    .expect("an upload in time");
+    assert_eq!(backend.last().length, length);
+    assert_none_ended(&relay);
+}
+
+/// As Chromium does where a page is left again and again: all that is open is taken back at once.
+#[tokio::test]
+async fn a_browser_that_leaves_page_after_page_keeps_its_connection() {
+    let backend = Backend::builder().on("/pending", |_| Reply::silence()).start().await;
+    let relay = relay(&backend).await;
+    let mut frames = Frames::open(&relay, &[]).await;
+    for page in 0..8_u32 {
+        for number in 0..32 {
+            let stream = 2 * (page * 32 + number) + 1;
+            let update = [&stream.to_be_bytes()[..], b"u=3, i"].concat();
+            let asked = [
+                frame(PRIORITY_UPDATE, 0, 0, &update),
+                headers(END_STREAM, stream, &request("GET", "/pending")),
+            ];
+            assert!(frames.write(&asked.concat()).await);
+        }
+        let taken_back: Vec<u8> = (0..32)
+            .flat_map(|number| frame(RST_STREAM, 0, 2 * (page * 32 + number) + 1, &[0, 0, 0, 8]))
+            .collect();
+        assert!(frames.write(&taken_back).await && frames.ping().await);
+        within("PING", async {
+            loop {
+                let frame = frames.next().await.expect("the connection goes on");
+                assert_ne!(frame.kind, GOAWAY, "page {page}: {frame:?}");
+                if frame.kind == PING {
+                    break;
+                }
+            }
+        })
+        .await;
+    }
+    frames.get(9001, "/x").await;
+    within("an answer", async {
+        loop {
+            let frame = frames.next().await.expect("the connection goes on");
+            assert_ne!(frame.kind, GOAWAY, "{frame:?}");
+            if frame.kind == HEADERS && frame.stream == 9001 {
+                return assert_eq!(frame.status(), 200);
+            }
+        }
+    })
+    .await;
+    assert_none_ended(&relay);
+}
