@@ -5,7 +5,10 @@ pub(crate) mod cert;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod explain;
+pub(crate) mod generate;
+pub(crate) mod health;
 pub(crate) mod run;
+pub(crate) mod update;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -45,6 +48,13 @@ pub(crate) enum Command {
     Ca(ca::CaArgs),
     /// List certificates, and renew, issue or import them
     Cert(cert::CertArgs),
+    /// Ask a running relay whether it answers; exit code 0 or 1
+    Health(health::HealthArgs),
+    /// Replace this program by the newest release, and go back if that does not work
+    Update(update::UpdateArgs),
+    /// Write the man pages or the shell completions, for packages
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
 }
 
 /// Where the configuration comes from.

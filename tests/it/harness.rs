@@ -4,6 +4,7 @@ pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod event_source;
 pub(crate) mod frames;
+pub(crate) mod mirror;
 pub(crate) mod pebble;
 pub(crate) mod peers;
 pub(crate) mod pki;
