@@ -9,7 +9,7 @@
 # target/tools, in the versions below.
 #
 # Reproducible: the same commit, built by the same rustc and C compiler, gives the same bytes in any directory.
-# Nothing of the machine's paths or clock goes in; SOURCE_DATE_EPOCH is the commit's time unless it is set.
+# Nothing of the machine's paths or clock goes in; the date of what has one is SOURCE_DATE_EPOCH, or the commit's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -38,7 +38,6 @@ step() {
 forget_paths() {
   local cargo_home=${CARGO_HOME:-$HOME/.cargo} sysroot
   sysroot=$(rustc --print sysroot)
-  export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat --format=%Y Cargo.lock)}
   export RUSTFLAGS="--remap-path-prefix=$PWD=/build --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$sysroot=/rust"
   export CFLAGS="-ffile-prefix-map=$PWD=/build -ffile-prefix-map=$cargo_home=/cargo"
   # A pinned build takes no other flags from the machine.
@@ -125,17 +124,7 @@ write_packages() {
 write_sbom() {
   "$tools/bin/cargo-cyclonedx" cyclonedx --format json --spec-version 1.5 --target "$x64" --no-build-deps \
     --override-filename sbom --quiet
-  # The generator numbers each of its files at random; the same release has the same one.
-  python3 - sbom.json "$out/parley-relay.cdx.json" <<'PYTHON'
-import json, sys, uuid
-source, target = sys.argv[1:]
-with open(source) as file:
-    sbom = json.load(file)
-sbom["serialNumber"] = uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(sbom["components"], sort_keys=True)).urn
-with open(target, "w") as file:
-    json.dump(sbom, file, indent=1, sort_keys=True)
-    file.write("\n")
-PYTHON
+  sed "s#path+file://$PWD\#parley-relay#path+file:///build\#parley-relay#" sbom.json >"$out/parley-relay.cdx.json"
   rm sbom.json
 }
 
@@ -160,6 +149,8 @@ cargo build --release --locked --bin parley-relay --target "$x64"
 deliver "$x64" relay-linux-x64
 if [ "${1:-}" != --all ]; then exit 0; fi
 
+# For what has a date in it; the programs have none, and need not be compiled anew for another one.
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || stat --format=%Y Cargo.lock)}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 fetch_tools
 step "$arm64"

@@ -67,3 +67,66 @@ async fn completions_are_scripts_that_each_shell_takes() {
         }
     }
 }
+
+fn read(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+}
+
+#[tokio::test]
+async fn the_image_holds_what_is_built_and_starts_it_as_the_command_line_wants() {
+    let (image, build) = (read("dist/Containerfile"), read("dist/build.sh"));
+    let copied: Vec<_> = image
+        .lines()
+        .filter(|line| line.starts_with("COPY"))
+        .filter_map(|line| {
+            line.split_whitespace().find(|word| !word.starts_with("COPY") && !word.starts_with("--"))
+        })
+        .collect();
+    assert_eq!(copied, ["relay-linux-x64", "relay-linux-arm64", "version.txt"]);
+    for file in copied {
+        assert!(build.contains(file), "dist/build.sh makes no {file}");
+    }
+    // Words in JSON, after CMD: first the health check's, then those that the entry point gets.
+    let commands: Vec<Vec<String>> = image
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("CMD "))
+        .map(|words| serde_json::from_str(words).unwrap())
+        .collect();
+    let [health, served] = commands.as_slice() else {
+        panic!("{commands:?}");
+    };
+    assert_eq!(health[0], "/usr/bin/parley-relay");
+    assert!(image.contains("ENTRYPOINT [\"/usr/bin/parley-relay\"]"));
+    // The arguments are good, and only the file is not there.
+    for arguments in [&health[1..], served] {
+        let output = run(arguments).await;
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("/etc/parley-relay/config.toml"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn what_the_package_is_made_of_is_there_or_made_by_the_build() {
+    let manifest: toml::Table = read("Cargo.toml").parse().unwrap();
+    let package = &manifest["package"]["metadata"]["deb"];
+    let assets = package["assets"].as_array().unwrap();
+    for asset in assets {
+        let source = asset[0].as_str().unwrap();
+        if !source.starts_with("target/") && !source.starts_with("dist/out/") {
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(source).is_file(), "{source}");
+        }
+    }
+    for conffile in package["conf-files"].as_array().unwrap() {
+        let conffile = conffile.as_str().unwrap().trim_start_matches('/');
+        let is_it = |asset: &toml::Value| {
+            let (source, target) = (asset[0].as_str().unwrap(), asset[1].as_str().unwrap());
+            Path::new(target).join(Path::new(source).file_name().unwrap()) == Path::new(conffile)
+        };
+        assert!(assets.iter().any(is_it), "no asset is {conffile}");
+    }
+    for script in ["postinst", "prerm", "postrm"] {
+        let script = format!("{}{script}", package["maintainer-scripts"].as_str().unwrap());
+        // In the place of this, cargo-deb puts systemd's part.
+        assert!(read(&script).contains("\n#DEBHELPER#\n"), "{script}");
+    }
+}
