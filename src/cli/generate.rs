@@ -60,14 +60,61 @@ fn page(directory: &Path, command: &clap::Command, date: &str) -> io::Result<()>
         page(directory, below, date)?;
     }
     let title = command.get_display_name().unwrap_or(command.get_name()).to_uppercase();
-    clap_mangen::Man::new(command.clone())
+    let page = clap_mangen::Man::new(command.clone())
         .title(title)
         .date(date)
         .source(concat!("parley-relay ", env!("CARGO_PKG_VERSION")))
-        .manual("Parley Chat")
-        .generate_to(directory)
-        .map(drop)
+        .manual("Parley Chat");
+    let mut text = Vec::new();
+    page.render(&mut text)?;
+    if command.get_name() == Arguments::command().get_name() {
+        text.extend_from_slice(MORE.as_bytes());
+    }
+    fs::write(directory.join(page.get_filename()), text)
 }
+
+/// What no command line tells, in roff.
+const MORE: &str = r"
+.SH SIGNALS
+.TP
+.B SIGTERM, SIGINT
+End event streams, let other requests finish, and exit; a second one exits at once.
+.TP
+.B SIGUSR1
+Write a status into the log.
+.SH EXIT STATUS
+.TP
+.B 0
+Success.
+.TP
+.B 1
+health: the relay does not answer; update \-\-check: there is a newer release.
+.TP
+.B 64
+The command line is wrong.
+.TP
+.B 65, 69, 73, 75
+update: what came is no release, the mirror cannot be reached, a file cannot be written, another update is at work.
+.TP
+.B 70
+Something inside went wrong; update: the previous program is back.
+.TP
+.B 78
+The configuration is wrong, or a port cannot be had.
+.SH FILES
+.TP
+.I /etc/parley-relay/config.toml
+The configuration that the systemd unit starts with.
+.TP
+.I /etc/parley-relay/update.pub
+The minisign key that updates have to be signed with, if it is there.
+.TP
+.I /var/lib/parley-relay
+Keys, certificates and the ACME account.
+.TP
+.I /opt/parley-chat/config.toml
+The backend's own configuration, read where nothing else says what to serve.
+";
 
 /// Today, or the day of SOURCE_DATE_EPOCH, so that a release's pages are the same whenever they are made.
 fn date() -> String {

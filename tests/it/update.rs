@@ -290,3 +290,20 @@ async fn two_updates_at_once_do_not_meet() {
     let output = installed.update(&["--mirror", &url(&mirror)]).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
+
+#[tokio::test]
+async fn a_mirror_that_sends_elsewhere_is_followed() {
+    let installed = Installed::new();
+    let mirror = Release::new("9.9.9", new()).serve().await;
+    let elsewhere = url(&mirror);
+    let mut latest = Backend::builder();
+    for file in ["version.txt", "SHA256SUMS", BINARY] {
+        let target = format!("{elsewhere}{file}");
+        latest = latest
+            .on(&format!("/latest/{file}"), move |_| Reply::status("302 Found").header("Location", &target));
+    }
+    let latest = latest.start().await;
+    let output = installed.update(&["--mirror", &format!("http://{}/latest", latest.address())]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(installed.program(), new());
+}

@@ -199,7 +199,9 @@ impl fmt::Display for UpdateError {
             Self::Fetch(error) => write!(f, "{error}; nothing was changed"),
             Self::Release(error) => write!(f, "{error}; nothing was changed"),
             Self::Write(file, error) => {
-                write!(f, "{} cannot be written: {error}; nothing was changed", file.display())
+                let denied = error.kind() == io::ErrorKind::PermissionDenied;
+                let advice = if denied { "; run it as root" } else { "" };
+                write!(f, "{} cannot be written: {error}{advice}; nothing was changed", file.display())
             }
             Self::Trial(error) => write!(f, "the new program is not taken: {error}; nothing was changed"),
             Self::RolledBack { version, reason, back } => {
