@@ -25,10 +25,13 @@ use self::{
     error::{KeyError, SourceError, UpdateError},
     mirror::{Mirror, PlainHttp},
     program::Program,
-    service::Service,
+    service::{Restarted, Service},
 };
 use super::{ConfigArgs, EXIT_INTERNAL, answer, health::Target};
-use crate::config::{Config, Flags, ProxyUrl, duration};
+use crate::{
+    config::{Config, Flags, ProxyUrl, duration},
+    signal::Termination,
+};
 
 /// Where the newest release is.
 const RELEASES: &str = "https://github.com/Parley-Chat/relay/releases/latest/download";
@@ -89,7 +92,7 @@ pub(crate) struct UpdateArgs {
 enum Outcome {
     Current { version: Version },
     Newer { installed: Option<Version>, offered: Version },
-    Updated { installed: Option<Version>, offered: Version, restarted: bool, previous: PathBuf },
+    Updated { installed: Option<Version>, offered: Version, restarted: Restarted, previous: PathBuf },
 }
 
 /// Updates, and says in a line or two what came of it.
@@ -156,20 +159,19 @@ async fn update(
     let target = config.and_then(|config| Target::of_config(config, false).ok());
     let service = Service::find(arguments.restart_with, target, arguments.well_within).await;
     let was_well = service.is_well().await;
+    // From here on a signal does not end this half-way: what has begun is ended, or taken back.
+    let _undisturbed = Termination::listen();
     program.replace(staged)?;
     match service.restart().await {
-        Ok(()) => Ok(Outcome::Updated {
-            installed,
-            offered,
-            restarted: service.is_known(),
-            previous: program.previous(),
-        }),
+        Ok(restarted) => Ok(Outcome::Updated { installed, offered, restarted, previous: program.previous() }),
         // It cannot be told whether the new program is to blame, and it may be the one that mends this.
         Err(reason) if !was_well => Err(UpdateError::StillUnwell { version: offered, reason }),
         Err(reason) => match program.roll_back() {
-            Ok(()) => {
-                Err(UpdateError::RolledBack { version: offered, reason, back: service.restart().await })
-            }
+            Ok(()) => Err(UpdateError::RolledBack {
+                version: offered,
+                reason,
+                back: service.restart().await.map(drop),
+            }),
             Err(error) => {
                 let previous = program.previous();
                 Err(UpdateError::Stuck { version: offered, reason, previous, error })
@@ -216,10 +218,12 @@ impl Outcome {
                 format!("{offered} can be had; {} is installed\n", was(installed))
             }
             Self::Updated { installed, offered, restarted, previous } => {
-                let then = if *restarted {
-                    "the relay runs it and answers"
-                } else {
-                    "no systemd unit parley-relay is active: restart what runs the relay"
+                let then = match restarted {
+                    Restarted::Well => "the relay runs it and answers",
+                    Restarted::Unasked => {
+                        "the relay was restarted; --config FILE would say where to ask whether it answers"
+                    }
+                    Restarted::No => "no systemd unit parley-relay is active: restart what runs the relay",
                 };
                 let was = was(installed);
                 format!("{was} is replaced by {offered}; {then}\nthe one before is {}\n", previous.display())

@@ -58,7 +58,12 @@ impl Running {
     }
 
     async fn update(&self, mirror: &str) -> std::process::Output {
-        let restart = format!("sh {}", self.path("restart").display());
+        self.update_after("true", mirror).await
+    }
+
+    /// With something that is done before the restart.
+    async fn update_after(&self, first: &str, mirror: &str) -> std::process::Output {
+        let restart = format!("{first}; sh {}", self.path("restart").display());
         let config = self.path("config.toml");
         let config = config.to_str().unwrap();
         let arguments =
@@ -135,4 +140,14 @@ async fn a_relay_that_did_not_answer_before_keeps_the_new_program() {
     assert_eq!(output.status.code(), Some(70), "{}", stderr(&output));
     assert!(stderr(&output).contains("did not answer before and does not now"), "{}", stderr(&output));
     assert_eq!(running.installed.program(), program("9.9.9", "exit 1"));
+}
+
+#[tokio::test]
+async fn a_signal_in_the_middle_of_the_restart_leaves_nothing_half_done() {
+    let running = Running::start().await;
+    let mirror = Release::new("9.9.9", program("9.9.9", "exit 1")).serve().await;
+    let output = running.update_after("kill -TERM $PPID; kill -INT $PPID", &url(&mirror)).await;
+    assert_eq!(output.status.code(), Some(70), "{}", stderr(&output));
+    running.installed.assert_untouched();
+    running.answers().await;
 }

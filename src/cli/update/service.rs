@@ -26,6 +26,16 @@ pub(super) struct Service {
     well_within: Duration,
 }
 
+/// How far a service has come with a new program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Restarted {
+    /// Nothing is known that could be restarted.
+    No,
+    /// Where it answers is not known.
+    Unasked,
+    Well,
+}
+
 /// How the relay is told to run the new program.
 enum Restart {
     /// By systemd.
@@ -45,11 +55,6 @@ impl Service {
         Self { restart, target, well_within }
     }
 
-    /// Whether there is anything that can be restarted.
-    pub(super) fn is_known(&self) -> bool {
-        self.restart.is_some()
-    }
-
     /// Whether it answers now; one whose address is not known is not said to be ill.
     pub(super) async fn is_well(&self) -> bool {
         match &self.target {
@@ -59,9 +64,9 @@ impl Service {
     }
 
     /// Restarts it and waits until it is well, and stays so for a while.
-    pub(super) async fn restart(&self) -> Result<(), ServiceError> {
+    pub(super) async fn restart(&self) -> Result<Restarted, ServiceError> {
         let Some(restart) = &self.restart else {
-            return Ok(());
+            return Ok(Restarted::No);
         };
         let (mut command, text) = restart.command();
         command.stdin(Stdio::null()).kill_on_drop(true);
@@ -74,8 +79,8 @@ impl Service {
             Ok(Ok(_)) => {}
         }
         match &self.target {
-            Some(target) => becomes_well(target, self.well_within).await,
-            None => Ok(()),
+            Some(target) => becomes_well(target, self.well_within).await.map(|()| Restarted::Well),
+            None => Ok(Restarted::Unasked),
         }
     }
 }
