@@ -26,11 +26,19 @@ doc:
 
 # The shell scripts.
 shellcheck:
-    shellcheck tests/run .ci/run dist/*.sh
+    shellcheck tests/run tests/release .ci/run dist/*.sh dist/debian/*
 
 # The static binary, dist/out/relay-linux-x64.
 static:
     dist/build.sh
+
+# Every release file, below dist/out.
+release:
+    dist/build.sh --all
+
+# The same, looked at as those do who get them, and made twice.
+check-release:
+    tests/release
 
 # The example config against the static binary.
 check-config: static

@@ -39,6 +39,7 @@ use crate::{
     tls::Certificates,
 };
 pub(crate) use challenges::Challenges;
+pub(crate) use client::through;
 use dns::{Responder, responder::ResponderError};
 pub(crate) use issuer::Issuer;
 use issuer_error::WindowError;

@@ -5,8 +5,11 @@ pub(crate) mod cert;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod explain;
+pub(crate) mod generate;
+pub(crate) mod health;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod update;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -50,6 +53,13 @@ pub(crate) enum Command {
     Cert(cert::CertArgs),
     /// Ask the relay that runs how it is: for people, as JSON, or as metrics
     Status(status::StatusArgs),
+    /// Ask a running relay whether it answers; exit code 0 or 1
+    Health(health::HealthArgs),
+    /// Replace this program by the newest release, and go back if that does not work
+    Update(update::UpdateArgs),
+    /// Write the man pages or the shell completions, for packages
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
 }
 
 /// Where the configuration comes from.

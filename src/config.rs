@@ -37,6 +37,7 @@ pub(crate) use error::{ConfigError, Style, Warning};
 pub(crate) use flags::Flags;
 pub(crate) use load::load;
 pub(crate) use types::{ByteSize, ServerName, Subject, UriPrefix};
+pub(crate) use units::duration;
 pub(crate) use url::{BackendUrl, Credentials, FrontendUrl, ProxyScheme, ProxyUrl};
 
 use crate::rules::Rules;

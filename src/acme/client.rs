@@ -177,7 +177,8 @@ fn tls(ca_root: Option<&PathBuf>) -> Result<ClientConfig, ClientError> {
     Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
-fn through(proxy: &ProxyUrl) -> reqwest::Result<reqwest::Proxy> {
+/// The proxy as reqwest wants it.
+pub(crate) fn through(proxy: &ProxyUrl) -> reqwest::Result<reqwest::Proxy> {
     use crate::config::ProxyScheme;
     let scheme = match proxy.scheme {
         ProxyScheme::Http => "http",

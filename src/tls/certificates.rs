@@ -152,7 +152,7 @@ pub(crate) fn fingerprint(der: &[u8]) -> String {
     bytes.join(":")
 }
 
-fn issuer(certificate: &X509Certificate<'_>) -> String {
+pub(crate) fn issuer(certificate: &X509Certificate<'_>) -> String {
     let issuer = certificate.issuer();
     let parts = issuer.iter_organization().chain(issuer.iter_common_name());
     let parts: Vec<_> = parts.filter_map(|part| part.as_str().ok()).collect();

@@ -1,0 +1,233 @@
+//! `update`: the newest release in the place of this program, or everything as it was.
+//!
+//! Nothing is replaced before all of it is checked: the signature, the checksums, that the new program runs and
+//! that it takes the configuration. When the relay does not come back with it, the old program does.
+
+mod error;
+mod fetch;
+mod mirror;
+mod program;
+mod release;
+mod service;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use minisign_verify::PublicKey;
+use semver::Version;
+use tokio::runtime;
+
+use self::{
+    error::{KeyError, SourceError, UpdateError},
+    mirror::{Mirror, PlainHttp},
+    program::Program,
+    service::{Restarted, Service},
+};
+use super::{ConfigArgs, EXIT_INTERNAL, answer, health::Target};
+use crate::{
+    config::{Config, Flags, ProxyUrl, duration},
+    signal::Termination,
+};
+
+/// Where the newest release is.
+const RELEASES: &str = "https://github.com/Parley-Chat/relay/releases/latest/download";
+/// The variable that the installer knows too.
+const MIRROR_VARIABLE: &str = "MIRROR_BASE_URL";
+const CONFIG: &str = "/etc/parley-relay/config.toml";
+const KEY: &str = "/etc/parley-relay/update.pub";
+/// The key that whoever built this program put in, in minisign's base64.
+const BUILT_IN_KEY: Option<&str> = option_env!("PARLEY_RELAY_UPDATE_KEY");
+/// `--check` found a newer release.
+const EXIT_NEWER: u8 = 1;
+
+/// How `update` goes about it.
+#[derive(clap::Args)]
+pub(crate) struct UpdateArgs {
+    /// Only tell whether there is a newer release: exit code 1 if there is, 0 if not
+    #[arg(long)]
+    check: bool,
+
+    /// Where releases are: a URL, or a directory that holds the files [default: $MIRROR_BASE_URL, or GitHub]
+    #[arg(long, value_name = "URL|DIR")]
+    mirror: Option<String>,
+
+    /// The minisign public key that releases are signed with [default: /etc/parley-relay/update.pub, if there]
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+
+    /// Trust an http:// mirror without a signature
+    #[arg(long)]
+    plain_http: bool,
+
+    /// The proxy to download through [default: the configuration's upstream proxy]
+    #[arg(long, value_name = "URL")]
+    proxy: Option<ProxyUrl>,
+
+    /// The relay's config file [default: /etc/parley-relay/config.toml, if there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// The program to replace [default: this one]
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+
+    /// What makes the relay run the new program, for a shell [default: systemctl restart parley-relay, if active]
+    #[arg(long, value_name = "COMMAND")]
+    restart_with: Option<String>,
+
+    /// How long the relay may take to answer after its restart
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
+    well_within: Duration,
+
+    /// Take the mirror's release though it is not newer
+    #[arg(long)]
+    any_version: bool,
+}
+
+/// How an update ended that met no error.
+enum Outcome {
+    Current { version: Version },
+    Newer { installed: Option<Version>, offered: Version },
+    Updated { installed: Option<Version>, offered: Version, restarted: Restarted, previous: PathBuf },
+}
+
+/// Updates, and says in a line or two what came of it.
+pub(crate) fn run(arguments: UpdateArgs) -> ExitCode {
+    let Ok(runtime) = runtime::Builder::new_current_thread().enable_all().build() else {
+        eprintln!("error: the system lets no runtime be started");
+        return ExitCode::from(EXIT_INTERNAL);
+    };
+    let (config_file, config) = match configuration(arguments.config.clone()) {
+        Ok(found) => found,
+        Err(code) => return code,
+    };
+    match runtime.block_on(update(arguments, config_file.as_deref(), config)) {
+        Ok(outcome) => {
+            let told = answer(&outcome.describe());
+            if matches!(outcome, Outcome::Newer { .. }) { ExitCode::from(EXIT_NEWER) } else { told }
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// The configuration that the relay runs with, if there is a file. `Err`: its faults have been printed.
+fn configuration(file: Option<PathBuf>) -> Result<(Option<PathBuf>, Option<Config>), ExitCode> {
+    let Some(file) = file.or_else(|| Some(PathBuf::from(CONFIG)).filter(|file| file.exists())) else {
+        return Ok((None, None));
+    };
+    let arguments = ConfigArgs { config: Some(file.clone()), flags: Flags::default() };
+    let loaded = arguments.load().map_err(|error| super::refuse(&error))?;
+    Ok((Some(file), Some(loaded.config)))
+}
+
+async fn update(
+    arguments: UpdateArgs,
+    config_file: Option<&Path>,
+    config: Option<Config>,
+) -> Result<Outcome, UpdateError> {
+    let file = release::BINARY.ok_or(UpdateError::Machine)?;
+    let program = Program::new(arguments.binary.as_deref())?;
+    let key = public_key(arguments.public_key.as_deref())?;
+    let mirror = mirror(&arguments, config.as_ref(), key.as_ref())?;
+    let _lock = if arguments.check { None } else { Some(program.lock()?) };
+
+    let offer = mirror.offer(key.as_ref()).await?;
+    let installed = program.version().await;
+    let offered = offer.version.clone();
+    if let Some(installed) = &installed
+        && *installed >= offered
+        && !arguments.any_version
+    {
+        return Ok(Outcome::Current { version: installed.clone() });
+    }
+    if arguments.check {
+        return Ok(Outcome::Newer { installed, offered });
+    }
+
+    let (staged, mut out) = program.stage()?;
+    mirror.download(file, &offer, (staged.path(), &mut out)).await?;
+    program.finish(&staged, out)?;
+    staged.try_out(&offered, config_file).await?;
+
+    let target = config.and_then(|config| Target::of_config(config, false).ok());
+    let service = Service::find(arguments.restart_with, target, arguments.well_within).await;
+    let was_well = service.is_well().await;
+    // From here on a signal does not end this half-way: what has begun is ended, or taken back.
+    let _undisturbed = Termination::listen();
+    program.replace(staged)?;
+    match service.restart().await {
+        Ok(restarted) => Ok(Outcome::Updated { installed, offered, restarted, previous: program.previous() }),
+        // It cannot be told whether the new program is to blame, and it may be the one that mends this.
+        Err(reason) if !was_well => Err(UpdateError::StillUnwell { version: offered, reason }),
+        Err(reason) => match program.roll_back() {
+            Ok(()) => Err(UpdateError::RolledBack {
+                version: offered,
+                reason,
+                back: service.restart().await.map(drop),
+            }),
+            Err(error) => {
+                let previous = program.previous();
+                Err(UpdateError::Stuck { version: offered, reason, previous, error })
+            }
+        },
+    }
+}
+
+fn mirror(
+    arguments: &UpdateArgs,
+    config: Option<&Config>,
+    key: Option<&PublicKey>,
+) -> Result<Mirror, SourceError> {
+    let variable = std::env::var(MIRROR_VARIABLE).ok().filter(|value| !value.is_empty());
+    let place = arguments.mirror.clone().or(variable).unwrap_or_else(|| RELEASES.to_owned());
+    let proxy = arguments.proxy.as_ref().or_else(|| config.and_then(|config| config.upstream_proxy.as_ref()));
+    let plain_http = if arguments.plain_http { PlainHttp::Allow } else { PlainHttp::Refuse };
+    Mirror::new(&place, proxy, key, plain_http)
+}
+
+/// The key that was given, the machine's, or the one that was built in.
+fn public_key(given: Option<&Path>) -> Result<Option<PublicKey>, SourceError> {
+    let file = given.or_else(|| Some(Path::new(KEY)).filter(|file| file.exists()));
+    let Some(file) = file else {
+        let built_in = BUILT_IN_KEY.map(PublicKey::from_base64).transpose();
+        return built_in.map_err(|error| SourceError::Key("the built-in key".into(), KeyError::NoKey(error)));
+    };
+    let text = fs::read_to_string(file)
+        .map_err(|error| SourceError::Key(file.to_owned(), KeyError::Unreadable(error)))?;
+    // minisign writes a comment before it; install instructions often give the key alone.
+    let key = PublicKey::decode(&text).or_else(|_| PublicKey::from_base64(text.trim()));
+    key.map(Some).map_err(|error| SourceError::Key(file.to_owned(), KeyError::NoKey(error)))
+}
+
+impl Outcome {
+    fn describe(&self) -> String {
+        let was = |installed: &Option<Version>| match installed {
+            Some(version) => version.to_string(),
+            None => "a program that does not run".to_owned(),
+        };
+        match self {
+            Self::Current { version } => format!("{version} is the newest release\n"),
+            Self::Newer { installed, offered } => {
+                format!("{offered} can be had; {} is installed\n", was(installed))
+            }
+            Self::Updated { installed, offered, restarted, previous } => {
+                let then = match restarted {
+                    Restarted::Well => "the relay runs it and answers",
+                    Restarted::Unasked => {
+                        "the relay was restarted; --config FILE would say where to ask whether it answers"
+                    }
+                    Restarted::No => "no systemd unit parley-relay is active: restart what runs the relay",
+                };
+                let was = was(installed);
+                format!("{was} is replaced by {offered}; {then}\nthe one before is {}\n", previous.display())
+            }
+        }
+    }
+}

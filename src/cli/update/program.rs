@@ -1,0 +1,260 @@
+//! The program on disk: the new one beside the old one, tried, put in its place, and taken back.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use semver::Version;
+use tokio::process::Command;
+
+use super::error::{TrialError, UpdateError};
+
+/// For `--version` and `check`, which take a moment.
+const TRIAL_LIMIT: Duration = Duration::from_secs(30);
+/// What dpkg knows of a package's files.
+const DPKG_LIST: &str = "/var/lib/dpkg/info/parley-relay.list";
+
+/// The program that is to be replaced.
+pub(super) struct Program {
+    path: PathBuf,
+}
+
+/// No other update works in that directory for as long as this is kept. The directory itself is locked: nothing
+/// is left behind there.
+pub(super) struct Lock {
+    _directory: File,
+}
+
+/// A new program beside the old one. Dropping it removes it.
+pub(super) struct Staged {
+    path: PathBuf,
+}
+
+impl Program {
+    /// The one at `path`, or the running one.
+    pub(super) fn new(path: Option<&Path>) -> Result<Self, UpdateError> {
+        let found = match path {
+            Some(path) => fs::canonicalize(path),
+            None => std::env::current_exe(),
+        };
+        let given = path.unwrap_or(Path::new("/proc/self/exe"));
+        let path = found.map_err(|error| UpdateError::Installed(given.to_owned(), error))?;
+        let list = fs::read_to_string(DPKG_LIST).unwrap_or_default();
+        if is_listed(&path, &list) {
+            return Err(UpdateError::Packaged(path));
+        }
+        Ok(Self { path })
+    }
+
+    /// Where the one before is kept.
+    pub(super) fn previous(&self) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(".previous");
+        self.path.with_file_name(name)
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    pub(super) fn lock(&self) -> Result<Lock, UpdateError> {
+        let directory = self.directory();
+        let unusable = |error| UpdateError::Installed(directory.to_owned(), error);
+        let opened = File::open(directory).map_err(unusable)?;
+        match opened.try_lock() {
+            Ok(()) => Ok(Lock { _directory: opened }),
+            Err(TryLockError::WouldBlock) => Err(UpdateError::Locked(directory.to_owned())),
+            Err(TryLockError::Error(error)) => Err(unusable(error)),
+        }
+    }
+
+    /// What it calls itself; `None`: it does not run.
+    pub(super) async fn version(&self) -> Option<Version> {
+        let output = run(&self.path, "--version", None).await.ok()?;
+        version(&output)
+    }
+
+    /// An empty file beside it. What an update that was killed has left there is written over.
+    pub(super) fn stage(&self) -> Result<(Staged, File), UpdateError> {
+        let mut name = std::ffi::OsString::from(".");
+        name.push(self.path.file_name().unwrap_or_default());
+        name.push(".new");
+        let path = self.path.with_file_name(name);
+        let unwritable = |error| UpdateError::Write(path.clone(), error);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritable(error)),
+            Ok(()) | Err(_) => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(unwritable)?;
+        Ok((Staged { path }, file))
+    }
+
+    /// Closes a staged file that is whole, as a program of the same owner and mode as this one.
+    pub(super) fn finish(&self, staged: &Staged, file: File) -> Result<(), UpdateError> {
+        let finish = || {
+            let like = fs::metadata(&self.path)?;
+            let of = file.metadata()?;
+            if (of.uid(), of.gid()) != (like.uid(), like.gid()) {
+                fchown(&file, Some(like.uid()), Some(like.gid()))?;
+            }
+            // After the change of owner, which takes special bits away. None of them is wanted.
+            file.set_permissions(fs::Permissions::from_mode(like.mode() & 0o755 | 0o500))?;
+            file.sync_all()
+        };
+        // Closed when this returns: a file that is open for writing cannot be run.
+        finish().map_err(|error| UpdateError::Write(staged.path.clone(), error))
+    }
+
+    /// Puts the staged program in the place of this one, which is kept as [`Self::previous`]. There is a whole
+    /// program at the path at every moment.
+    pub(super) fn replace(&self, staged: Staged) -> Result<(), UpdateError> {
+        let previous = self.previous();
+        let keep = || {
+            match fs::remove_file(&previous) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+            // Where there are no hard links, a copy.
+            fs::hard_link(&self.path, &previous).or_else(|_| fs::copy(&self.path, &previous).map(drop))
+        };
+        keep().map_err(|error| UpdateError::Write(previous.clone(), error))?;
+        let replaced = fs::rename(&staged.path, &self.path).and_then(|()| self.sync());
+        replaced.map_err(|error| UpdateError::Write(self.path.clone(), error))
+    }
+
+    /// Puts the previous program back.
+    pub(super) fn roll_back(&self) -> io::Result<()> {
+        fs::rename(self.previous(), &self.path)?;
+        self.sync()
+    }
+
+    /// The names reach the disk.
+    fn sync(&self) -> io::Result<()> {
+        File::open(self.directory())?.sync_all()
+    }
+}
+
+impl Staged {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// That it runs, is the version that it should be, and takes the configuration.
+    pub(super) async fn try_out(&self, expected: &Version, config: Option<&Path>) -> Result<(), TrialError> {
+        let output = run(&self.path, "--version", None).await?;
+        succeeded("--version", &output)?;
+        if version(&output).as_ref() != Some(expected) {
+            let told = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            return Err(TrialError::Version { expected: expected.clone(), told });
+        }
+        if let Some(config) = config {
+            succeeded("check", &run(&self.path, "check", Some(config)).await?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // It is not there any more when it was put in its place.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+async fn run(program: &Path, argument: &'static str, file: Option<&Path>) -> Result<Output, TrialError> {
+    let mut command = Command::new(program);
+    command.arg(argument).args(file).stdin(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(TRIAL_LIMIT, command.output()).await {
+        Ok(output) => output.map_err(TrialError::Start),
+        Err(_) => Err(TrialError::Hangs(argument)),
+    }
+}
+
+fn succeeded(argument: &'static str, output: &Output) -> Result<(), TrialError> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(TrialError::Fails { argument, status: output.status, told })
+}
+
+/// The last word of what `--version` prints.
+fn version(output: &Output) -> Option<Version> {
+    let text = std::str::from_utf8(&output.stdout).ok()?;
+    Version::parse(text.split_whitespace().last()?).ok()
+}
+
+fn is_listed(path: &Path, list: &str) -> bool {
+    list.lines().any(|line| Path::new(line) == path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program(mode: u32) -> (tempfile::TempDir, Program) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("parley-relay");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let program = Program::new(Some(&path)).unwrap();
+        (directory, program)
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_program_is_replaced_and_rolled_back_and_nothing_else_is_left() {
+        let (directory, program) = program(0o4755);
+        let (staged, file) = program.stage().unwrap();
+        fs::write(staged.path(), "new").unwrap();
+        program.finish(&staged, file).unwrap();
+        program.replace(staged).unwrap();
+        assert_eq!(fs::read(&program.path).unwrap(), b"new");
+        assert_eq!(fs::read(program.previous()).unwrap(), b"old");
+        assert_eq!(names(directory.path()), ["parley-relay", "parley-relay.previous"]);
+        let mode = fs::metadata(&program.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755);
+        program.roll_back().unwrap();
+        assert_eq!(fs::read(&program.path).unwrap(), b"old");
+        assert_eq!(names(directory.path()), ["parley-relay"]);
+    }
+
+    #[test]
+    fn what_is_staged_and_not_used_is_removed_and_a_leftover_is_written_over() {
+        let (directory, program) = program(0o755);
+        let (staged, _) = program.stage().unwrap();
+        std::mem::forget(staged);
+        assert_eq!(names(directory.path()).len(), 2);
+        drop(program.stage().unwrap());
+        assert_eq!(names(directory.path()), ["parley-relay"]);
+    }
+
+    #[test]
+    fn two_updates_do_not_work_in_one_directory() {
+        let (_directory, program) = program(0o755);
+        let lock = program.lock().unwrap();
+        assert!(matches!(program.lock(), Err(UpdateError::Locked(_))));
+        drop(lock);
+        assert!(program.lock().is_ok());
+    }
+
+    #[test]
+    fn a_program_of_a_package_is_known_by_its_list() {
+        let list = "/.\n/usr\n/usr/bin\n/usr/bin/parley-relay\n";
+        assert!(is_listed(Path::new("/usr/bin/parley-relay"), list));
+        assert!(!is_listed(Path::new("/usr/local/bin/parley-relay"), list));
+    }
+}

@@ -1,0 +1,137 @@
+//! The relay that runs: restarted with the new program, and watched until it is well.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::process::Command;
+
+use super::error::ServiceError;
+use crate::cli::health::{self, Target};
+
+/// The unit that install.sh and the package make.
+const UNIT: &str = "parley-relay";
+/// A drain takes 30 s by default.
+const RESTART_LIMIT: Duration = Duration::from_secs(180);
+/// How long it has to stay well: one that dies of its first request has answered once.
+const STAYS_WELL: Duration = Duration::from_secs(3);
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// What runs the relay, and where that answers.
+pub(super) struct Service {
+    restart: Option<Restart>,
+    target: Option<Target>,
+    /// How long it may take to be well after a restart.
+    well_within: Duration,
+}
+
+/// How far a service has come with a new program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Restarted {
+    /// Nothing is known that could be restarted.
+    No,
+    /// Where it answers is not known.
+    Unasked,
+    Well,
+}
+
+/// How the relay is told to run the new program.
+enum Restart {
+    /// By systemd.
+    Unit,
+    /// By what somebody said, as a shell understands it.
+    Command(String),
+}
+
+impl Service {
+    /// `command`: what restarts it; without one it is the systemd unit, if that is active. `target`: where it
+    /// answers, if that is known.
+    pub(super) async fn find(command: Option<String>, target: Option<Target>, well_within: Duration) -> Self {
+        let restart = match command {
+            Some(command) => Some(Restart::Command(command)),
+            None => is_unit_active().await.then_some(Restart::Unit),
+        };
+        Self { restart, target, well_within }
+    }
+
+    /// Whether it answers now; one whose address is not known is not said to be ill.
+    pub(super) async fn is_well(&self) -> bool {
+        match &self.target {
+            Some(target) => health::ask(target).await.is_ok(),
+            None => true,
+        }
+    }
+
+    /// Restarts it and waits until it is well, and stays so for a while.
+    pub(super) async fn restart(&self) -> Result<Restarted, ServiceError> {
+        let Some(restart) = &self.restart else {
+            return Ok(Restarted::No);
+        };
+        let (mut command, text) = restart.command();
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        match tokio::time::timeout(RESTART_LIMIT, command.status()).await {
+            Err(_) => return Err(ServiceError::Hangs { command: text }),
+            Ok(Err(source)) => return Err(ServiceError::Start { command: text, source }),
+            Ok(Ok(status)) if !status.success() => {
+                return Err(ServiceError::Fails { command: text, status });
+            }
+            Ok(Ok(_)) => {}
+        }
+        match &self.target {
+            Some(target) => becomes_well(target, self.well_within).await.map(|()| Restarted::Well),
+            None => Ok(Restarted::Unasked),
+        }
+    }
+}
+
+impl Restart {
+    fn command(&self) -> (Command, String) {
+        match self {
+            Self::Unit => {
+                let mut command = Command::new("systemctl");
+                command.args(["restart", UNIT]);
+                (command, format!("systemctl restart {UNIT}"))
+            }
+            Self::Command(text) => {
+                let mut command = Command::new("sh");
+                command.arg("-c").arg(text);
+                (command, text.clone())
+            }
+        }
+    }
+}
+
+async fn becomes_well(target: &Target, within: Duration) -> Result<(), ServiceError> {
+    let begun = Instant::now();
+    let mut well_since = None;
+    loop {
+        match health::ask(target).await {
+            Ok(_) => {
+                let since: Instant = *well_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= STAYS_WELL {
+                    return Ok(());
+                }
+            }
+            Err(source) => {
+                well_since = None;
+                let waited = begun.elapsed();
+                if waited >= within {
+                    return Err(ServiceError::Unwell { waited, source });
+                }
+            }
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
+}
+
+async fn is_unit_active() -> bool {
+    let mut command = Command::new("systemctl");
+    command
+        .args(["is-active", "--quiet", UNIT])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // Where there is no systemd, there is no unit either.
+    command.status().await.is_ok_and(|status| status.success())
+}
