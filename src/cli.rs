@@ -5,7 +5,9 @@ pub(crate) mod cert;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod explain;
+pub(crate) mod init;
 pub(crate) mod run;
+pub(crate) mod unit;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -45,6 +47,10 @@ pub(crate) enum Command {
     Ca(ca::CaArgs),
     /// List certificates, and renew, issue or import them
     Cert(cert::CertArgs),
+    /// Write a config file from flags, or carry one over
+    Init(Box<init::InitArgs>),
+    /// Print a systemd unit
+    Unit(unit::UnitArgs),
 }
 
 /// Where the configuration comes from.

@@ -57,6 +57,8 @@ pub fn main() -> ExitCode {
             Command::Demo(arguments) => cli::demo::run(&arguments),
             Command::Ca(arguments) => cli::ca::run(&arguments),
             Command::Cert(arguments) => cli::cert::run(arguments),
+            Command::Init(arguments) => cli::init::run(*arguments),
+            Command::Unit(arguments) => cli::unit::run(arguments),
         },
     }
 }
