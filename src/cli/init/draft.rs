@@ -244,7 +244,7 @@ impl Draft {
         self.document.to_string()
     }
 
-    /// Sets a key; a comment behind its old value stays.
+    /// Sets a key; the comments around it stay.
     pub(super) fn set(&mut self, table: &str, key: &str, value: impl Into<Value>) {
         let mut value = value.into();
         let mut inside: &mut dyn TableLike = self.document.as_table_mut();
@@ -256,10 +256,18 @@ impl Draft {
                 None => return,
             }
         }
-        if let Some(old) = inside.get(key).and_then(Item::as_value) {
-            *value.decor_mut() = old.decor().clone();
+        // Not inserted anew: comments stand before the key and behind the value.
+        match inside.get_mut(key) {
+            Some(item) => {
+                if let Some(old) = item.as_value() {
+                    *value.decor_mut() = old.decor().clone();
+                }
+                *item = Item::Value(value);
+            }
+            None => {
+                inside.insert(key, Item::Value(value));
+            }
         }
-        inside.insert(key, Item::Value(value));
     }
 
     /// Sets a key to a text, if there is one.

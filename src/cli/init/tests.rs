@@ -102,7 +102,7 @@ fn a_new_file_says_what_the_flags_say_and_no_table_is_empty() {
     let text =
         case.made("--domain chat.example.org --domain chat.lan --uri-prefix /s3cret/ --email a@example.org");
     for (line, there) in [
-        ("uri_prefix = \"s3cret\"", true),
+        ("Empty for none.\nuri_prefix = \"s3cret\"", true),
         ("domains = [\"chat.example.org\", \"chat.lan\"]", true),
         ("email = \"a@example.org\"", true),
         ("[tls.acme.dns]", false),
