@@ -744,6 +744,15 @@ make_storage() {
   undo+=("rmtree $STORAGE")
 }
 
+make_directories() {
+  make_directory "$ETC"
+  make_directory "${answer[directory]}"
+  # For a person to put the files in.
+  case ${answer[frontend]} in
+    "${answer[directory]}"/*) make_directory "${answer[frontend]}" ;;
+  esac
+}
+
 # A certificate that only root can read is copied to where the service can.
 make_certificate_readable() {
   local file name
@@ -1011,8 +1020,7 @@ do_install() {
   ask_everything
   say ''
   say "Installing $version ..."
-  make_directory "$ETC"
-  make_directory "${answer[directory]}"
+  make_directories
   make_account
   back_up_older
   make_certificate_readable
@@ -1056,7 +1064,7 @@ do_modify() {
   work=$(mktemp -d) || die 'there is no room for temporary files'
   ask_everything
   say ''
-  make_directory "${answer[directory]}"
+  make_directories
   make_certificate_readable
   write_config
   undo_service_state
@@ -1137,7 +1145,7 @@ do_uninstall() {
     userdel "$ACCOUNT" 2>/dev/null || true
   fi
   # The front end's files and the backups are somebody's own.
-  rmdir "$directory" 2>/dev/null || true
+  rmdir "$directory/mura" "$directory" 2>/dev/null || true
   say 'The relay has been removed.'
   [ -n "$purge" ] || note "Its config and certificates are still in $ETC and $STORAGE."
 }
@@ -1153,8 +1161,8 @@ tell_where() {
   url=https://$(bracketed "${domains[0]}")
   [ "${answer[port]}" = 443 ] || url=$url:${answer[port]}
   say "The relay is running at $url/${prefix:+$prefix/}"
-  if [ -n "${answer[frontend]:-}" ] && [ "${answer[frontend]#/}" != "${answer[frontend]}" ] && [ ! -d "${answer[frontend]}" ]; then
-    note "The front end's files belong in ${answer[frontend]}."
+  if [ "${answer[frontend]#/}" != "${answer[frontend]}" ] && [ ! -f "${answer[frontend]}/index.html" ]; then
+    note "The front end's files (Mura) belong in ${answer[frontend]}."
   fi
   case ${answer[certificate]} in
     self-signed) tell_authority ;;
