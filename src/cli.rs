@@ -7,8 +7,10 @@ pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod generate;
 pub(crate) mod health;
+pub(crate) mod init;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod unit;
 pub(crate) mod update;
 
 use std::{
@@ -60,6 +62,10 @@ pub(crate) enum Command {
     /// Write the man pages or the shell completions, for packages
     #[command(hide = true)]
     Generate(generate::GenerateArgs),
+    /// Write a config file from flags, or carry one over
+    Init(Box<init::InitArgs>),
+    /// Print a systemd unit
+    Unit(unit::UnitArgs),
 }
 
 /// Where the configuration comes from.

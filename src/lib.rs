@@ -64,6 +64,8 @@ pub fn main() -> ExitCode {
             Command::Health(arguments) => cli::health::run(&arguments),
             Command::Update(arguments) => cli::update::run(arguments),
             Command::Generate(arguments) => cli::generate::run(&arguments),
+            Command::Init(arguments) => cli::init::run(*arguments),
+            Command::Unit(arguments) => cli::unit::run(arguments),
         },
     }
 }

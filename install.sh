@@ -1,0 +1,1229 @@
+#!/usr/bin/env bash
+# Installs, updates, changes and removes the Parley Chat relay. `install.sh --help` tells everything.
+#
+# All or nothing: new files are written beside the old ones and renamed, old ones are kept until the relay answers,
+# and whatever goes wrong before that is undone.
+set -euo pipefail
+umask 022
+
+readonly BINARY=/usr/local/bin/parley-relay
+readonly ETC=/etc/parley-relay
+readonly CONFIG=$ETC/config.toml
+readonly MANIFEST=$ETC/installed
+readonly UNITS=/etc/systemd/system
+readonly STORAGE=/var/lib/parley-relay
+readonly ACCOUNT=parley-relay
+readonly SERVICE=parley-relay.service
+readonly TIMER=parley-relay-update.timer
+readonly LETSENCRYPT=/etc/letsencrypt/live
+readonly RELEASES=https://github.com/Parley-Chat/relay/releases/latest/download
+
+mirror=${MIRROR_BASE_URL:-$RELEASES}
+mirror=${mirror%/}
+
+usage() {
+  cat <<'HELP'
+Usage: install.sh [install|update|modify|uninstall] [options]
+
+Without an action it shows a menu. Without a terminal, or with --yes, nothing is asked: an option that is not given
+has the value that the question would have offered.
+
+  install      also takes over from the Python relay, its nginx, and the nginx of Sova's installer
+  update       a new program; the config stays
+  modify       the same questions again, with the present answers
+  uninstall    removes what was installed; config and certificates stay without --purge
+
+Answers:
+  --domain NAME           domain or IP address that people type; again for more of them
+  --prefix SEGMENT        secret first path segment, the same as Sova's; "" for none
+  --backend URL           Sova's address                                  [http://127.0.0.1:42836]
+  --sova FILE             Sova's config, to read both from                [/opt/parley-chat/config.toml]
+  --directory DIR         for the front end's files and for backups       [/opt/parley-relay]
+  --port PORT             HTTPS port                                      [443]
+  --http-port PORT        port for redirects and ACME, 0 for none         [80, or 0 where it is taken]
+  --certificate WORD      auto, acme (Let's Encrypt), dns (Let's Encrypt by a DNS record), self-signed,
+                          files, off (plain HTTP, behind another proxy)   [auto]
+  --cert FILE --key FILE  certificate and key in PEM, for files
+  --email ADDRESS         that Let's Encrypt may write to
+  --dns-hook PROGRAM      sets DNS records, for dns; without it you are asked to set them
+  --upstream-proxy URL    http://, socks5:// or socks5h:// proxy on the way to Sova; off for none
+  --acme-proxy URL        the same on the way to Let's Encrypt; upstream for the one above
+  --frontend DIR|URL|off  what answers outside the API
+  --updates WHEN          off, hourly, daily, weekly, monthly, or a calendar expression of systemd's
+  --update-time HH:MM     for daily, weekly and monthly                   [04:00]
+  --take-over yes|no      stop and replace an older relay or nginx        [yes]
+
+Options:
+  --yes                   ask nothing
+  --files DIR             release files that were downloaded before       [beside this script]
+  --mirror URL            where to download from, as MIRROR_BASE_URL      [the project's releases]
+  --public-key FILE       minisign key to check SHA256SUMS with           [/etc/parley-relay/update.pub]
+  --unverified            take a program that SHA256SUMS does not name
+  --wait SECONDS          for the relay to answer, before all is undone   [30]
+  --purge                 with uninstall: remove config and certificates too
+  --help
+HELP
+}
+
+say() { printf '%s\n' "$*"; }
+note() { printf '  %s\n' "$*"; }
+warn() { printf 'warning: %s\n' "$*" >&2; }
+
+die() {
+  printf 'error: %s\n' "$1" >&2
+  shift
+  if [ $# -gt 0 ]; then printf '       %s\n' "$@" >&2; fi
+  exit 1
+}
+
+# --- Answers: flags first, then the terminal, then what is offered -------------------------------------------------
+
+declare -A answer=() given=()
+domains=()
+action='' assume_yes='' purge='' unverified='' files='' public_key='' wait_for=30
+sova=/opt/parley-chat/config.toml
+
+read_flags() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      install | update | modify | uninstall) action=$1 ;;
+      --help | -h)
+        usage
+        exit 0
+        ;;
+      --yes | -y) assume_yes=1 ;;
+      --purge) purge=1 ;;
+      --unverified) unverified=1 ;;
+      --domain | --prefix | --backend | --sova | --directory | --port | --http-port | --certificate | --cert | --key | \
+        --email | --dns-hook | --upstream-proxy | --acme-proxy | --frontend | --updates | --update-time | \
+        --take-over | --files | --mirror | --public-key | --wait)
+        [ $# -ge 2 ] || usage_error "$1 needs a value"
+        take_flag "${1#--}" "$2"
+        shift
+        ;;
+      --*=*)
+        local flag=$1
+        shift
+        set -- "${flag%%=*}" "${flag#*=}" "$@"
+        continue
+        ;;
+      *) usage_error "unknown option $1" ;;
+    esac
+    shift
+  done
+}
+
+take_flag() {
+  case $1 in
+    domain) domains+=("$2") ;;
+    sova) sova=$2 ;;
+    files) files=$2 ;;
+    mirror) mirror=${2%/} ;;
+    public-key) public_key=$2 ;;
+    wait) wait_for=$2 ;;
+    *) given[$1]=$2 ;;
+  esac
+}
+
+usage_error() {
+  printf 'error: %s\n\n' "$1" >&2
+  usage >&2
+  exit 64
+}
+
+# Opens the terminal as descriptor 3: standard input is this script where it came through a pipe.
+open_terminal() {
+  if [ -n "$assume_yes" ]; then return; fi
+  if [ -t 0 ]; then
+    exec 3<&0
+  elif ! { exec 3</dev/tty; } 2>/dev/null; then
+    die 'there is no terminal to ask on' 'give the answers as options, and --yes; --help lists them'
+  fi
+}
+
+# prompt TEXT : asks, and puts the line into $reply. The terminal's end is a no to everything.
+prompt() {
+  printf '%s' "$1"
+  if ! IFS= read -r -u 3 reply; then
+    say ''
+    die 'nothing was answered'
+  fi
+}
+
+# ask KEY QUESTION DEFAULT : the answer to a question, as answer[KEY].
+ask() {
+  local key=$1 question=$2 offered=$3 reply=''
+  if [ -n "${given[$key]+given}" ]; then
+    answer[$key]=${given[$key]}
+  elif [ -n "$assume_yes" ]; then
+    answer[$key]=$offered
+  else
+    prompt "$question${offered:+ [$offered]}: "
+    answer[$key]=${reply:-$offered}
+  fi
+}
+
+# confirm QUESTION yes|no : whether the answer, which is offered, is yes.
+confirm() {
+  local reply=''
+  if [ -z "$assume_yes" ]; then
+    case $2 in
+      yes) prompt "$1 [Y/n]: " ;;
+      *) prompt "$1 [y/N]: " ;;
+    esac
+  fi
+  case ${reply:-$2} in
+    [Yy]*) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+# choose KEY DEFAULT WORD=TEXT… : a numbered list; the answer is a word.
+choose() {
+  local key=$1 offered=$2 number=0 reply='' item
+  shift 2
+  if [ -n "${given[$key]+given}" ]; then
+    answer[$key]=${given[$key]}
+    return
+  fi
+  answer[$key]=$offered
+  if [ -n "$assume_yes" ]; then return; fi
+  for item in "$@"; do
+    number=$((number + 1))
+    if [ "${item%%=*}" = "$offered" ]; then offered=$number; fi
+    say "[$number] ${item#*=}"
+  done
+  while :; do
+    prompt "> [$offered] "
+    reply=${reply:-$offered}
+    number=0
+    for item in "$@"; do
+      number=$((number + 1))
+      if [ "$reply" = "$number" ] || [ "$reply" = "${item%%=*}" ]; then
+        answer[$key]=${item%%=*}
+        return
+      fi
+    done
+    # What is offered may be none of the list: it stays what it is.
+    if [ "$reply" = "$offered" ]; then return; fi
+    say "a number from 1 to $#, please"
+  done
+}
+
+# --- What is there --------------------------------------------------------------------------------------------------
+
+# toml_value FILE TABLE KEY : a simple value, to be offered as an answer. The relay itself reads the file properly.
+toml_value() {
+  [ -r "$1" ] || return 0
+  awk -v table="$2" -v key="$3" '
+    /^[ \t]*\[/ { inside = $0; gsub(/[][ \t\r]|#.*/, "", inside); next }
+    inside == table && $0 ~ "^[ \t]*" key "[ \t]*=" {
+      sub(/^[^=]*=[ \t]*/, "")
+      if ($0 ~ /^"/) { sub(/^"/, ""); sub(/".*/, "") }
+      else if ($0 ~ /^\047/) { sub(/^\047/, ""); sub(/\047.*/, "") }
+      else { sub(/[ \t]*#.*/, ""); gsub(/[][",\047]/, " "); gsub(/^ +| +$/, ""); gsub(/  +/, " ") }
+      print
+      exit
+    }' "$1"
+}
+
+# nginx_value FILE DIRECTIVE : the first argument of its first use; of `listen`, one that speaks TLS.
+nginx_value() {
+  [ -r "$1" ] || return 0
+  awk -v directive="$2" '
+    $1 == directive && (directive != "listen" || / ssl/) { sub(/;$/, "", $2); print $2; exit }' "$1"
+}
+
+# unit_value UNIT KEY
+unit_value() {
+  [ -r "$UNITS/$1" ] || return 0
+  sed -n "s/^$2=//p" "$UNITS/$1" | head -n 1
+}
+
+# Finds what serves already: sets old_units, old_config, old_port, old_cert, old_key, old_name.
+old_units=() old_config='' old_port='' old_cert='' old_key='' old_name='' old_directory=''
+find_older() {
+  local nginx_units=() unit conf start
+  start=$(unit_value "$SERVICE" ExecStart)
+  case $start in
+    *main.py*)
+      old_units+=("$SERVICE")
+      old_directory=$(unit_value "$SERVICE" WorkingDirectory)
+      [ ! -f "$old_directory/config.toml" ] || old_config=$old_directory/config.toml
+      ;;
+  esac
+  for unit in parley-relay-nginx.service parley-chat-nginx.service; do
+    if [ -f "$UNITS/$unit" ] && { is_active "$unit" || is_enabled "$unit"; }; then nginx_units+=("$unit"); fi
+  done
+  old_units+=("${nginx_units[@]}")
+  [ "${#nginx_units[@]}" -gt 0 ] || return 0
+  conf=$(unit_value "${nginx_units[0]}" ExecStart | sed -n 's/.* -c \([^ ]*\).*/\1/p')
+  old_port=$(nginx_value "$conf" listen)
+  old_port=${old_port##*:}
+  old_cert=$(nginx_value "$conf" ssl_certificate)
+  old_key=$(nginx_value "$conf" ssl_certificate_key)
+  old_name=$(nginx_value "$conf" server_name)
+  case $old_cert in
+    "$LETSENCRYPT"/*)
+      if [ -z "$old_name" ]; then
+        old_name=${old_cert#"$LETSENCRYPT"/}
+        old_name=${old_name%%/*}
+      fi
+      ;;
+  esac
+  if [ -z "$old_name" ] && [ -n "$old_cert" ] && command -v openssl >/dev/null; then
+    old_name=$(openssl x509 -in "$old_cert" -noout -ext subjectAltName 2>/dev/null |
+      sed -n 's/.*\(DNS\|IP Address\):\([^, ]*\).*/\2/p' | head -n 1) || old_name=''
+  fi
+}
+
+is_active() { systemctl is-active --quiet "$1" 2>/dev/null; }
+is_enabled() { systemctl is-enabled --quiet "$1" 2>/dev/null; }
+
+# Whether the relay of this script is there, whatever runs.
+is_installed() { [ -f "$MANIFEST" ]; }
+
+# is_local NAME : whether no public CA vouches for it.
+is_local() {
+  case $1 in
+    *:* | localhost | *.localhost | *.local | *.lan | *.home.arpa | *.internal) return 0 ;;
+    *.*) [[ $1 =~ ^[0-9.]+$ ]] ;;
+    *) return 0 ;;
+  esac
+}
+
+# is_listening PORT : whether a TCP socket of this machine does.
+is_listening() {
+  local hex
+  hex=$(printf ':%04X' "$1")
+  cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+    awk -v port="$hex" '$4 == "0A" && substr($2, length($2) - 4) == port { found = 1 } END { exit !found }'
+}
+
+architecture() {
+  case $(uname -m) in
+    x86_64 | amd64) say x64 ;;
+    aarch64 | arm64) say arm64 ;;
+    *) die "there is no program for this machine: $(uname -m)" 'there is one for x86-64 and one for 64-bit ARM' ;;
+  esac
+}
+
+# --- Undoing ---------------------------------------------------------------------------------------------------------
+
+# What is to be undone, oldest first: `restore FILE`, `remove FILE`, `rmdir DIR`, `rmtree DIR`, `account`,
+# `crontab FILE`, `unit NAME was-active was-enabled`.
+undo=()
+work='' placed=() changed='' service_touched=''
+
+kept() { printf '%s/.%s.parley-old' "$(dirname "$1")" "$(basename "$1")"; }
+staged() { printf '%s/.%s.parley-new' "$(dirname "$1")" "$(basename "$1")"; }
+
+# Makes a directory, and remembers to remove it.
+make_directory() {
+  local missing=$1 made=()
+  while [ ! -d "$missing" ]; do
+    made=("$missing" "${made[@]}")
+    missing=$(dirname "$missing")
+  done
+  [ "${#made[@]}" -gt 0 ] || return 0
+  for missing in "${made[@]}"; do
+    mkdir "$missing" || die "$missing cannot be made"
+    undo+=("rmdir $missing")
+  done
+}
+
+# place FILE MODE GROUP : puts the staged file in place of FILE, whose old contents are kept. One that says the same
+# changes nothing.
+place() {
+  local file=$1 mode=$2 group=$3 new old
+  new=$(staged "$file")
+  old=$(kept "$file")
+  placed+=("$file")
+  if ! { chmod "$mode" "$new" && chown "root:$group" "$new"; }; then die "$new cannot be given to $group"; fi
+  if cmp -s "$new" "$file" && [ "$(stat -c %a "$file")" = "$mode" ]; then
+    rm -f "$new"
+    return 0
+  fi
+  changed=1
+  if [ -e "$file" ]; then
+    # A second name, which takes no space; what is replaced is a name, never contents.
+    ln -f "$file" "$old" || die "$file cannot be kept"
+    undo+=("restore $file")
+  else
+    undo+=("remove $file")
+  fi
+  mv -f "$new" "$file" || die "$file cannot be written"
+}
+
+# Stops and disables a unit that is in the way, and remembers what it was.
+retire() {
+  local unit=$1 active=no enabled=no
+  if is_active "$unit"; then active=yes; fi
+  if is_enabled "$unit"; then enabled=yes; fi
+  undo+=("unit $unit $active $enabled")
+  if [ $active = yes ]; then systemctl stop "$unit" || die "$unit cannot be stopped"; fi
+  if [ $enabled = yes ]; then systemctl disable --quiet "$unit" || die "$unit cannot be disabled"; fi
+}
+
+roll_back() {
+  local index entry what units=()
+  say '' >&2
+  say 'Undoing everything ...' >&2
+  if [ -n "$service_touched" ]; then systemctl stop "$SERVICE" 2>/dev/null || true; fi
+  for ((index = ${#undo[@]} - 1; index >= 0; index--)); do
+    entry=${undo[index]}
+    what=${entry#* }
+    case $entry in
+      restore\ *) mv -f "$(kept "$what")" "$what" ;;
+      remove\ *) rm -f "$what" ;;
+      rmdir\ *) rmdir "$what" 2>/dev/null || true ;;
+      rmtree\ *) rm -rf "$what" ;;
+      account) userdel "$ACCOUNT" 2>/dev/null || true ;;
+      crontab\ *) crontab "$what" ;;
+      unit\ *) units=("$what" "${units[@]}") ;;
+    esac || warn "this could not be undone: $entry"
+  done
+  systemctl daemon-reload || true
+  local unit active enabled
+  for entry in "${units[@]}"; do
+    read -r unit active enabled <<<"$entry"
+    if [ "$enabled" = yes ]; then
+      systemctl enable --quiet "$unit" || warn "$unit could not be enabled again"
+    elif is_enabled "$unit"; then
+      systemctl disable --quiet "$unit" || warn "$unit could not be disabled again"
+    fi
+    if [ "$active" = yes ]; then systemctl start "$unit" || warn "$unit could not be started again"; fi
+  done
+  say 'Everything is as it was before.' >&2
+}
+
+# What has been done stays done.
+commit() {
+  local entry
+  for entry in "${undo[@]}"; do
+    case $entry in
+      restore\ *) rm -f "$(kept "${entry#* }")" ;;
+    esac
+  done
+  undo=()
+}
+
+finish() {
+  local code=$?
+  trap - EXIT
+  set +e
+  rm -f "$(staged "$BINARY")" "$ETC"/.*.parley-new "$ETC"/tls/.*.parley-new "$UNITS"/.*.parley-new \
+    "$UNITS/$TIMER.d"/.*.parley-new
+  if [ "${#undo[@]}" -gt 0 ]; then roll_back; fi
+  if [ -n "$work" ]; then rm -rf "$work"; fi
+  exit "$code"
+}
+
+# --- The program -----------------------------------------------------------------------------------------------------
+
+# fetch NAME : downloads a release file into $work, and shows how far it is.
+fetch() {
+  local url=$mirror/$1 into=$work/$1 progress=()
+  if command -v curl >/dev/null; then
+    progress=(--silent --show-error)
+    if [ -t 2 ]; then progress=(--progress-bar); fi
+    curl "${progress[@]}" --fail --location --retry 2 --connect-timeout 20 --output "$into" "$url"
+  elif command -v wget >/dev/null; then
+    progress=(-nv)
+    if [ -t 2 ] && wget --help 2>&1 | grep -q show-progress; then progress=(-q --show-progress); fi
+    wget "${progress[@]}" --tries=3 --timeout=20 -O "$into" "$url"
+  else
+    die 'neither curl nor wget is there to download with' \
+      'install one of them, or put the release files beside this script'
+  fi
+}
+
+sha256() {
+  if command -v sha256sum >/dev/null; then
+    sha256sum <"$1" | cut -d ' ' -f 1
+  elif command -v openssl >/dev/null; then
+    openssl dgst -sha256 -r "$1" | cut -d ' ' -f 1
+  else
+    die 'neither sha256sum nor openssl is there to check the download with'
+  fi
+}
+
+# Puts the checked program into place's waiting room, and sets $new to it.
+new=''
+get_program() {
+  local name source=''
+  name=relay-linux-$(architecture)
+  work=$(mktemp -d) || die 'there is no room for temporary files'
+  if [ -z "$files" ]; then files=$(script_directory); fi
+  if [ -n "$files" ] && [ -f "$files/$name" ]; then
+    say "Using $files/$name"
+    source=$files/$name
+    local sums
+    for sums in SHA256SUMS SHA256SUMS.minisig; do
+      if [ -f "$files/$sums" ]; then cp "$files/$sums" "$work/" || die 'there is no room for temporary files'; fi
+    done
+  else
+    say "Downloading $mirror/$name"
+    fetch SHA256SUMS || die "$mirror/SHA256SUMS cannot be had" \
+      'MIRROR_BASE_URL names another place; or put the release files beside this script'
+    fetch SHA256SUMS.minisig 2>/dev/null || rm -f "$work/SHA256SUMS.minisig"
+    fetch "$name" || die "$mirror/$name cannot be had"
+    source=$work/$name
+    downloaded=1
+  fi
+  check_signature
+  check_sum "$name" "$source"
+  make_directory "$(dirname "$BINARY")"
+  new=$(staged "$BINARY")
+  if ! { cp "$source" "$new" && chmod 755 "$new"; }; then
+    die "the program cannot be written to $(dirname "$BINARY")" 'is the disk full?'
+  fi
+  version=$("$new" --version 2>&1) || die "the program does not run here: $version"
+}
+
+# Where this script lies; nowhere, when it came through a pipe.
+script_directory() {
+  local script=${BASH_SOURCE[0]:-}
+  if [ -f "$script" ]; then (cd "$(dirname "$script")" && pwd); fi
+}
+
+check_sum() {
+  local name=$1 file=$2 wanted='' found
+  if [ -f "$work/SHA256SUMS" ]; then
+    wanted=$(awk -v name="$name" '{ sub(/^\*/, "", $2) } $2 == name { print $1; exit }' "$work/SHA256SUMS")
+  fi
+  if [ -z "$wanted" ]; then
+    [ -n "$unverified" ] || die "no SHA256SUMS names $name" 'put the one of the release beside it, or give --unverified'
+    warn "$name is not checked, as you asked"
+    return
+  fi
+  found=$(sha256 "$file")
+  [ "$found" = "$wanted" ] || die "$name is damaged: its SHA-256 is not the one in SHA256SUMS" \
+    "expected $wanted" "found    $found" 'nothing has been changed'
+  note "SHA-256 is right"
+}
+
+check_signature() {
+  local key=${public_key:-$ETC/update.pub}
+  if [ ! -f "$key" ]; then
+    [ -z "$public_key" ] || die "there is no key $public_key"
+    return 0
+  fi
+  command -v minisign >/dev/null || {
+    [ -z "$public_key" ] || die 'minisign is not there to check the signature with'
+    warn "minisign is not there: the signature is not checked"
+    return 0
+  }
+  [ -f "$work/SHA256SUMS.minisig" ] || die 'SHA256SUMS has no signature (SHA256SUMS.minisig)' 'nothing has been changed'
+  minisign -V -q -m "$work/SHA256SUMS" -p "$key" || die 'the signature of SHA256SUMS is wrong' 'nothing has been changed'
+  note "the signature is right"
+}
+
+# has COMMAND : whether the new program knows it.
+has() { "$new" "$1" --help >/dev/null 2>&1; }
+
+# --- Questions -------------------------------------------------------------------------------------------------------
+
+# present TABLE KEY : what the config says now; one that is to be carried over counts.
+present() { toml_value "${base_config:-/dev/null}" "$1" "$2"; }
+
+# current KEY : of [server], as this relay has it; an older one listened behind nginx.
+current() { if [ "$base_config" = "$CONFIG" ]; then present server "$1"; fi; }
+
+# first VALUE… : the first that is not empty.
+first() {
+  local value
+  for value in "$@"; do
+    if [ -n "$value" ]; then
+      say "$value"
+      return
+    fi
+  done
+}
+
+ask_everything() {
+  local before frontend_mode
+  ask_domain
+  ask prefix "URI path prefix (must match Sova's uri_prefix)" \
+    "$(first "$(present '' uri_prefix)" "$(toml_value "$sova" '' uri_prefix)")"
+  ask backend 'Sova backend URL' "$(first "$(present backend url)" "$(sova_url)" http://127.0.0.1:42836)"
+  ask directory 'Install directory' "$(first "$(setting directory)" "$old_directory" /opt/parley-relay)"
+  answer[directory]=${answer[directory]%/}
+  ask_certificate
+  if [ "${answer[certificate]}" = off ]; then
+    ask port 'Port for plain HTTP' "$(first "$(present server port)" 7861)"
+    answer[http_port]=''
+  else
+    ask port 'HTTPS port' "$(first "$(current port)" "$old_port" 443)"
+    answer[http_port]=$(http_port)
+  fi
+  before=''
+  if [ "$(present upstream_proxy enabled)" = true ]; then before=$(present upstream_proxy url); fi
+  ask upstream-proxy 'Upstream HTTP or SOCKS5 proxy, such as socks5://user:pass@host:1080 (off for none)' \
+    "${before:-off}"
+  answer[acme-proxy]=${given[acme-proxy]:-}
+  if by_acme && [ "${answer[upstream-proxy]}" != off ] && [ -z "${answer[acme-proxy]}" ] && [ -z "$base_config" ]; then
+    if confirm "Reach Let's Encrypt through it too?" yes; then answer[acme-proxy]=upstream; fi
+  fi
+  frontend_mode=$(present frontend mode)
+  if [ -z "$frontend_mode" ]; then
+    case $(toml_value "$sova" frontend hosted) in
+      true) frontend_mode=forward ;;
+      false) frontend_mode=disabled ;;
+      *) frontend_mode=serve ;;
+    esac
+  fi
+  ask_frontend "$frontend_mode"
+  ask_updates
+}
+
+ask_domain() {
+  local offered
+  offered=$(first "$(present tls domains)" "$old_name")
+  if [ "$offered" = _ ]; then offered=''; fi
+  if [ "${#domains[@]}" -eq 0 ]; then
+    # A relay that stays behind another proxy has no name of its own.
+    if [ "$(wanted_certificate)" = off ]; then return; fi
+    ask domain 'Domain or IP address' "$offered"
+    read -r -a domains <<<"${answer[domain]//,/ }"
+  fi
+  [ "${#domains[@]}" -gt 0 ] || die 'a domain or an IP address is needed' '--domain gives it'
+}
+
+# Which certificate was asked for, or is there, before any question.
+wanted_certificate() {
+  local mode
+  if [ -n "${given[certificate]:-}" ]; then
+    say "${given[certificate]}"
+  elif [ -n "${given[cert]:-}" ]; then
+    say files
+  elif [ -n "$base_config" ] && [ "${#domains[@]}" -eq 0 ] && [ -z "$old_port" ]; then
+    mode=$(present tls mode)
+    if [ -n "$(present tls cert)" ]; then mode=files; fi
+    if [ -z "$mode" ] && ! grep -q '^[[:blank:]]*\[tls\]' "$base_config"; then mode=off; fi
+    say "${mode:-auto}"
+  fi
+}
+
+ask_certificate() {
+  local offered
+  offered=$(wanted_certificate)
+  if [ -z "$offered" ] && [ -n "$old_cert" ]; then
+    case $old_cert in
+      "$LETSENCRYPT"/*) offered=acme ;;
+      *) offered=files ;;
+    esac
+  fi
+  if [ -z "$offered" ]; then
+    if is_local "${domains[0]}"; then offered=self-signed; else offered=acme; fi
+  fi
+  case ${given[certificate]:-} in
+    '' | auto | acme | dns | self-signed | files | off) ;;
+    *) usage_error "--certificate is auto, acme, dns, self-signed, files or off" ;;
+  esac
+  if [ "${#domains[@]}" -eq 0 ]; then
+    answer[certificate]=$offered
+  elif [ -z "${given[certificate]:-}" ] && [ "$offered" = self-signed ] && [[ ${domains[0]} =~ ^[0-9.]+$|: ]]; then
+    note 'An IP address: the certificate comes from a CA of the relay itself.'
+    answer[certificate]=self-signed
+  else
+    if [ -z "${given[certificate]:-}" ] && [ -z "$assume_yes" ]; then say '' && say 'Certificate:'; fi
+    choose certificate "$offered" \
+      'self-signed=Self-signed, by a CA of the relay itself (each device has to trust it once)' \
+      "acme=Let's Encrypt (port 443 or 80 must be open to the internet; renews itself)" \
+      "dns=Let's Encrypt by a DNS record (works behind a firewall)" \
+      'files=Existing certificate (you give the files)'
+  fi
+  case ${answer[certificate]} in
+    files)
+      ask cert 'Certificate file (PEM)' "$(first "$(present tls cert)" "$old_cert")"
+      ask key 'Private key file (PEM)' "$(first "$(present tls key)" "$old_key")"
+      ;;
+    acme | auto | dns)
+      if by_acme; then ask email "Email for Let's Encrypt (empty for none)" "$(present tls.acme email)"; fi
+      if [ "${answer[certificate]}" = dns ]; then
+        ask dns-hook 'Program that sets DNS records (empty: by hand)' "$(present tls.acme.dns hook)"
+      fi
+      ;;
+  esac
+}
+
+# Whether a certificate comes from a public CA.
+by_acme() {
+  case ${answer[certificate]} in
+    acme | dns) return 0 ;;
+    auto) ! is_local "${domains[0]}" ;;
+    *) return 1 ;;
+  esac
+}
+
+ask_frontend() {
+  local mode=$1
+  if [ -n "${given[frontend]+given}" ]; then
+    answer[frontend]=${given[frontend]}
+    return
+  fi
+  if [ -z "$assume_yes" ]; then say '' && say 'Frontend:'; fi
+  choose frontend_mode "$mode" \
+    'serve=serve    - files from a directory' \
+    'forward=forward  - another server, such as Sova itself' \
+    'disabled=disabled - nothing but the API'
+  case ${answer[frontend_mode]} in
+    serve) ask frontend 'Frontend directory' "$(first "$(present frontend directory)" "${answer[directory]}/mura")" ;;
+    forward) ask frontend 'Frontend URL' "$(first "$(present frontend url)" "${answer[backend]}")" ;;
+    *) answer[frontend]=off ;;
+  esac
+}
+
+ask_updates() {
+  local offered
+  answer[updates]=off
+  if ! has update; then
+    [ "${given[updates]:-off}" = off ] || warn 'this program cannot update itself: automatic updates stay off'
+    return
+  fi
+  offered=$(setting updates)
+  if [ -z "$offered" ]; then
+    # Who brought the files has no network, or does not want it used.
+    if [ -n "$downloaded" ]; then offered=weekly; else offered=off; fi
+  fi
+  if [ -z "${given[updates]+given}" ] && [ -z "$assume_yes" ]; then say '' && say 'Automatic updates:'; fi
+  choose updates "$offered" off=off 'hourly=every hour' 'daily=every day' 'weekly=every week' 'monthly=every month'
+  case ${answer[updates]} in
+    daily | weekly | monthly) ask update-time 'At what time (HH:MM)' "$(first "$(setting update-time)" 04:00)" ;;
+  esac
+}
+
+# The port for redirects and ACME: taken by something that stays, there is none.
+http_port() {
+  local now
+  now=$(current http_port)
+  if [ -n "${given[http-port]+given}" ]; then
+    say "${given[http-port]}"
+  elif [ -n "$now" ]; then
+    say "$now"
+  elif is_listening 80 && ! is_active "$SERVICE" && [ "$old_port" != 80 ]; then
+    warn 'port 80 is taken by another program: the relay does without it'
+    say 0
+  fi
+}
+
+sova_url() {
+  local host port
+  port=$(toml_value "$sova" server port)
+  [ -n "$port" ] || return 0
+  host=$(toml_value "$sova" server host)
+  case $host in
+    '' | 0.0.0.0 | ::) host=127.0.0.1 ;;
+    *:*) host="[$host]" ;;
+  esac
+  say "http://$host:$port"
+}
+
+# setting NAME : an answer of the last time that the config does not hold.
+setting() {
+  [ -r "$MANIFEST" ] || return 0
+  sed -n "s/^$1=//p" "$MANIFEST" | head -n 1
+}
+
+# --- Putting it in place ---------------------------------------------------------------------------------------------
+
+base_config='' downloaded='' version=''
+
+make_account() {
+  if id -u "$ACCOUNT" >/dev/null 2>&1; then return; fi
+  useradd --system --user-group --no-create-home --home-dir "$STORAGE" --shell /usr/sbin/nologin "$ACCOUNT" ||
+    die "the user $ACCOUNT cannot be made"
+  undo+=(account)
+}
+
+# Keys and certificates: the service's own directory, which it would otherwise make when it starts.
+make_storage() {
+  if [ -d "$STORAGE" ]; then return; fi
+  install -d -m 700 -o "$ACCOUNT" -g "$ACCOUNT" "$STORAGE" || die "$STORAGE cannot be made"
+  undo+=("rmtree $STORAGE")
+}
+
+make_directories() {
+  make_directory "$ETC"
+  make_directory "${answer[directory]}"
+  # For a person to put the files in.
+  case ${answer[frontend]} in
+    "${answer[directory]}"/*) make_directory "${answer[frontend]}" ;;
+  esac
+}
+
+# A certificate that only root can read is copied to where the service can.
+make_certificate_readable() {
+  local file name
+  [ "${answer[certificate]}" = files ] || return 0
+  for name in cert key; do
+    file=${answer[$name]}
+    [ -f "$file" ] || die "there is no file $file" "--$name names the $name file"
+    if as_account test -r "$file" 2>/dev/null; then continue; fi
+    make_directory "$ETC/tls"
+    cp "$file" "$(staged "$ETC/tls/$name.pem")" || die "$ETC/tls/$name.pem cannot be written"
+    place "$ETC/tls/$name.pem" 640 "$ACCOUNT"
+    note "$file is root's alone: the relay gets a copy, $ETC/tls/$name.pem"
+    answer[$name]=$ETC/tls/$name.pem
+  done
+}
+
+as_account() { runuser -u "$ACCOUNT" -- "$@"; }
+
+write_config() {
+  local arguments=() name
+  for name in "${domains[@]}"; do arguments+=(--domain "$name"); done
+  if [ -n "$base_config" ]; then
+    arguments+=(--from "$base_config")
+  elif [ -f "$sova" ]; then
+    arguments+=(--sova "$sova")
+  fi
+  arguments+=(--uri-prefix "${answer[prefix]}" --backend "${answer[backend]}" --frontend "${answer[frontend]}")
+  # What is the default is not written down.
+  if [ "${answer[port]}" != 443 ] || [ -n "$base_config" ]; then arguments+=(--port "${answer[port]}"); fi
+  if [ -n "${answer[http_port]}" ]; then arguments+=(--http-port "${answer[http_port]}"); fi
+  if [ "${answer[upstream-proxy]}" != off ] || [ -n "$base_config" ]; then
+    arguments+=(--upstream-proxy "${answer[upstream-proxy]}")
+  fi
+  for name in email acme-proxy dns-hook; do
+    if [ -n "${answer[$name]:-}" ]; then arguments+=("--$name" "${answer[$name]}"); fi
+  done
+  case ${answer[certificate]} in
+    files) arguments+=(--cert "${answer[cert]}" --key "${answer[key]}") ;;
+    dns) arguments+=(--certificate acme) ;;
+    *) arguments+=(--certificate "${answer[certificate]}") ;;
+  esac
+  rm -f "$(staged "$CONFIG")"
+  "$new" init "$(staged "$CONFIG")" "${arguments[@]}" >/dev/null ||
+    die 'with these answers there is no valid config' 'nothing has been changed'
+  place "$CONFIG" 640 "$ACCOUNT"
+}
+
+write_units() {
+  local unit expression schedule=$UNITS/$TIMER.d/schedule.conf
+  write_unit "$SERVICE"
+  [ "${answer[updates]}" != off ] || return 0
+  for unit in parley-relay-update.service "$TIMER"; do write_unit "$unit"; done
+  expression=$(calendar)
+  make_directory "$UNITS/$TIMER.d"
+  printf '[Timer]\nOnCalendar=\nOnCalendar=%s\n' "$expression" >"$(staged "$schedule")" ||
+    die "$schedule cannot be written"
+  place "$schedule" 644 root
+  if [ "$mirror" != "$RELEASES" ]; then
+    printf 'MIRROR_BASE_URL=%s\n' "$mirror" >"$(staged "$ETC/update.env")" || die "$ETC/update.env cannot be written"
+    place "$ETC/update.env" 644 root
+  fi
+}
+
+place_program() {
+  place "$BINARY" 755 root
+  new=$BINARY
+}
+
+write_unit() {
+  "$new" unit "$1" >"$(staged "$UNITS/$1")" || die "$UNITS/$1 cannot be written"
+  place "$UNITS/$1" 644 root
+}
+
+# The schedule as systemd's calendar expression.
+calendar() {
+  local time=${answer[update-time]:-04:00} expression
+  case ${answer[updates]} in
+    hourly) expression='*-*-* *:00' ;;
+    daily) expression="*-*-* $time" ;;
+    weekly) expression="Sun *-*-* $time" ;;
+    monthly) expression="*-*-01 $time" ;;
+    *) expression=${answer[updates]} ;;
+  esac
+  if command -v systemd-analyze >/dev/null && ! systemd-analyze calendar "$expression" >/dev/null 2>&1; then
+    die "systemd does not understand this time: $expression"
+  fi
+  say "$expression"
+}
+
+# What was installed, for the next run and for uninstall.
+write_manifest() {
+  local file was_changed=$changed
+  {
+    say '# What install.sh has put on this machine, and the answers that are not in config.toml.'
+    for file in directory updates update-time; do
+      if [ -n "${answer[$file]:-}" ]; then say "$file=${answer[$file]}"; fi
+    done
+    {
+      printf 'file %s\n' "${placed[@]}" "$MANIFEST"
+      if [ -r "$MANIFEST" ]; then grep '^file ' "$MANIFEST"; fi
+    } | sort -u
+  } >"$(staged "$MANIFEST")" || die "$MANIFEST cannot be written"
+  place "$MANIFEST" 644 root
+  # It is no reason to restart anything.
+  changed=$was_changed
+}
+
+# A copy of what the older relay was, for a person who wants it back.
+back_up_older() {
+  local into unit file
+  [ "${#old_units[@]}" -gt 0 ] || return 0
+  into=${answer[directory]}/backup/$(date +%Y%m%d-%H%M%S)
+  make_directory "$into"
+  chmod 700 "$into"
+  undo+=("rmtree $into")
+  for unit in "${old_units[@]}"; do cp -p "$UNITS/$unit" "$into/" || die "$into cannot be written" 'is the disk full?'; done
+  for file in "$old_config" "$old_cert" "$old_key"; do
+    if [ -f "$file" ]; then cp -pL "$file" "$into/" || die "$into cannot be written" 'is the disk full?'; fi
+  done
+  note "The older relay's config, units and certificate are kept in $into"
+}
+
+# certbot would go on renewing by way of a port and a unit that are ours now. Its line goes where nothing else
+# needs it: the certificate renews itself from here on.
+retire_certbot() {
+  local lines=$work/crontab others
+  case $old_cert in
+    "$LETSENCRYPT"/*) ;;
+    *) return 0 ;;
+  esac
+  command -v crontab >/dev/null && crontab -l >"$lines" 2>/dev/null || return 0
+  grep -q 'certbot renew.*parley-\(relay\|chat\)-nginx' "$lines" || return 0
+  others=$(find "$LETSENCRYPT" -mindepth 1 -maxdepth 1 -type d | wc -l)
+  if [ "$others" -gt 1 ]; then
+    warn 'the crontab line that runs certbot stays, because there are other certificates; it names a unit that is off now'
+    return 0
+  fi
+  cp "$lines" "$lines.before" || die 'there is no room for temporary files'
+  undo+=("crontab $lines.before")
+  grep -v 'certbot renew.*parley-\(relay\|chat\)-nginx' "$lines.before" >"$lines" || true
+  crontab "$lines" || die 'the crontab cannot be changed'
+  note 'The crontab line that renewed the certificate is gone: the relay renews it.'
+}
+
+# Certificates that are there already are served from the first moment.
+take_over_certificate() {
+  local directory=${old_cert%/*}
+  by_acme || return 0
+  case $old_cert in
+    "$LETSENCRYPT"/*) ;;
+    *) return 0 ;;
+  esac
+  if "$new" cert import "$directory" --storage "$STORAGE" >/dev/null; then
+    note "The certificate in $directory is taken over"
+  else
+    warn "the certificate in $directory is not taken over: the relay asks for a new one"
+  fi
+}
+
+order_by_dns() {
+  [ "${answer[certificate]}" = dns ] && [ -z "${answer[dns-hook]:-}" ] || return 0
+  local order=(cert issue "${domains[@]}" --dns-manual --config "$CONFIG")
+  if [ -n "$assume_yes" ]; then
+    warn "the DNS record has to be set by hand: run $BINARY ${order[*]}"
+  elif ! "$new" "${order[@]}" <&3; then
+    warn "there is no certificate yet; try again with: $BINARY ${order[*]}"
+  fi
+}
+
+# Whether the relay answers, on its own port and as its clients ask it.
+answers() {
+  local port=${answer[port]} host
+  host=$(toml_value "$CONFIG" server host)
+  case $host in
+    '' | :: | 0.0.0.0) host=127.0.0.1 ;;
+  esac
+  is_active "$SERVICE" || return 1
+  if "$BINARY" health --help >/dev/null 2>&1; then
+    "$BINARY" health --config "$CONFIG" >/dev/null 2>&1
+  elif [ "${answer[certificate]}" = off ]; then
+    is_listening "$port"
+  elif command -v curl >/dev/null; then
+    curl --silent --insecure --max-time 5 --output /dev/null \
+      --connect-to "::$(bracketed "$host"):$port" "https://$(bracketed "${domains[0]}"):$port/"
+  elif command -v openssl >/dev/null; then
+    openssl s_client -connect "$(bracketed "$host"):$port" -servername "${domains[0]}" </dev/null 2>/dev/null |
+      grep -q 'BEGIN CERTIFICATE'
+  else
+    is_listening "$port"
+  fi
+}
+
+bracketed() {
+  case $1 in
+    *:*) say "[$1]" ;;
+    *) say "$1" ;;
+  esac
+}
+
+# Starts or restarts the service, and waits until it answers.
+start_service() {
+  local second
+  service_touched=1
+  systemctl daemon-reload || die 'systemd does not take the units'
+  systemctl enable --quiet "$SERVICE" || die "$SERVICE cannot be enabled"
+  systemctl restart "$SERVICE" || failed_to_answer
+  for ((second = 0; second < wait_for; second++)); do
+    if answers; then return; fi
+    sleep 1
+  done
+  answers || failed_to_answer
+}
+
+failed_to_answer() {
+  say '' >&2
+  if command -v journalctl >/dev/null; then journalctl --no-pager -q -n 15 -u "$SERVICE" >&2 || true; fi
+  die "the relay does not answer on port ${answer[port]}" "its log: journalctl -u $SERVICE"
+}
+
+set_timer() {
+  if [ "${answer[updates]}" != off ]; then
+    if ! { systemctl enable --quiet "$TIMER" && systemctl restart "$TIMER"; }; then
+      warn 'automatic updates could not be turned on'
+    fi
+  elif is_enabled "$TIMER"; then
+    if ! { systemctl stop "$TIMER" && systemctl disable --quiet "$TIMER"; }; then
+      warn 'automatic updates could not be turned off'
+    fi
+  fi
+}
+
+check_ports() {
+  local port
+  for port in "${answer[port]}" "${answer[http_port]:-80}"; do
+    [[ $port =~ ^[0-9]+$ ]] || continue
+    [ "$port" != 0 ] || continue
+    if [ "${answer[certificate]}" = off ] && [ "$port" != "${answer[port]}" ]; then continue; fi
+    if is_listening "$port"; then
+      die "port $port is taken by another program" "which one: ss -ltnp 'sport = :$port'" \
+        '--port and --http-port choose others'
+    fi
+  done
+}
+
+# --- Actions ---------------------------------------------------------------------------------------------------------
+
+do_install() {
+  local unit replace=yes
+  find_older
+  if [ -f "$CONFIG" ]; then base_config=$CONFIG; else base_config=$old_config; fi
+  if [ "${#old_units[@]}" -gt 0 ]; then
+    say "An older relay or nginx is here: ${old_units[*]}"
+    replace=${given[take-over]:-}
+    if [ -z "$replace" ]; then
+      if confirm 'Take its place, with its config and certificate?' yes; then replace=yes; else replace=no; fi
+    fi
+    if [ "$replace" != yes ]; then
+      for unit in "${old_units[@]}"; do
+        [ "$unit" != "$SERVICE" ] || die 'both relays have one service name: the older one has to go' '--take-over yes'
+      done
+      old_units=() old_port='' old_cert='' old_key='' old_name=''
+    fi
+  fi
+  get_program
+  ask_everything
+  say ''
+  say "Installing $version ..."
+  make_directories
+  make_account
+  back_up_older
+  make_certificate_readable
+  write_config
+  make_storage
+  take_over_certificate
+  order_by_dns
+  for unit in "${old_units[@]}"; do retire "$unit"; done
+  if ! is_active "$SERVICE"; then check_ports; fi
+  undo_service_state
+  place_program
+  write_units
+  write_manifest
+  if [ -z "$changed" ] && is_active "$SERVICE" && answers; then
+    commit
+    say 'Nothing has changed: it is installed, and it answers.'
+    return
+  fi
+  retire_certbot
+  start_service
+  commit
+  set_timer
+  tell_where
+}
+
+# The service's own state, to go back to. Of a service that is new it is undone with its unit.
+undo_service_state() {
+  local active=no enabled=no
+  is_installed || return 0
+  if is_active "$SERVICE"; then active=yes; fi
+  if is_enabled "$SERVICE"; then enabled=yes; fi
+  undo+=("unit $SERVICE $active $enabled")
+}
+
+do_modify() {
+  is_installed || die 'the relay is not installed'
+  new=$BINARY
+  version=$("$new" --version)
+  base_config=$CONFIG
+  if [ "$mirror" != "$RELEASES" ] || command -v curl >/dev/null || command -v wget >/dev/null; then downloaded=1; fi
+  work=$(mktemp -d) || die 'there is no room for temporary files'
+  ask_everything
+  say ''
+  make_directories
+  make_certificate_readable
+  write_config
+  undo_service_state
+  write_units
+  write_manifest
+  if [ -n "$changed" ]; then
+    order_by_dns
+    start_service
+  else
+    say 'Nothing has changed.'
+  fi
+  commit
+  set_timer
+  tell_where
+}
+
+do_update() {
+  is_installed || die 'the relay is not installed'
+  local before
+  before=$("$BINARY" --version 2>/dev/null || true)
+  base_config=$CONFIG
+  get_program
+  recall
+  "$new" check "$CONFIG" >/dev/null || die "the new program does not take $CONFIG" 'nothing has been changed'
+  undo_service_state
+  place_program
+  write_units
+  write_manifest
+  if [ -z "$changed" ]; then
+    commit
+    say "$version is the newest already."
+    return
+  fi
+  start_service
+  commit
+  say "Updated: $before is $version now."
+}
+
+# The answers of the last time, for an action that asks nothing.
+recall() {
+  local name
+  for name in directory updates update-time; do answer[$name]=$(setting "$name"); done
+  answer[updates]=${answer[updates]:-off}
+  answer[port]=$(first "$(present server port)" 443)
+  answer[certificate]=$(first "$(present tls mode)" auto)
+  grep -q '^[[:blank:]]*\[tls' "$CONFIG" || answer[certificate]=off
+  read -r -a domains <<<"$(first "$(present tls domains)" localhost)"
+}
+
+do_uninstall() {
+  local file directory
+  is_installed || die 'the relay is not installed'
+  directory=$(setting directory)
+  if ! confirm 'Remove the relay from this machine?' "${assume_yes:+yes}"; then
+    say 'Cancelled.'
+    return
+  fi
+  if [ -z "$purge" ] && [ -z "$assume_yes" ] && confirm "Remove its config and certificates too ($ETC, $STORAGE)?" no; then
+    purge=1
+  fi
+  for file in "$TIMER" "$SERVICE"; do
+    systemctl stop "$file" 2>/dev/null || true
+    systemctl disable --quiet "$file" 2>/dev/null || true
+  done
+  while read -r file; do
+    case $file in
+      "$ETC"/*) [ -n "$purge" ] || [ "$file" = "$MANIFEST" ] || continue ;;
+    esac
+    rm -f "$file"
+  done < <(sed -n 's/^file //p' "$MANIFEST")
+  rm -f "$BINARY.previous"
+  rmdir "$UNITS/$TIMER.d" 2>/dev/null || true
+  systemctl daemon-reload || true
+  if [ -n "$purge" ]; then
+    rm -rf "$STORAGE" /var/lib/parley-relay-update
+    rm -f "$CONFIG.bak" "$MANIFEST"
+    rmdir "$ETC/tls" "$ETC" 2>/dev/null || true
+    userdel "$ACCOUNT" 2>/dev/null || true
+  fi
+  # The front end's files and the backups are somebody's own.
+  rmdir "$directory/mura" "$directory" 2>/dev/null || true
+  say 'The relay has been removed.'
+  [ -n "$purge" ] || note "Its config and certificates are still in $ETC and $STORAGE."
+}
+
+tell_where() {
+  local url prefix
+  prefix=$(toml_value "$CONFIG" '' uri_prefix)
+  say ''
+  if [ "${answer[certificate]}" = off ]; then
+    say "The relay is running on port ${answer[port]}. Point the proxy in front of it there."
+    return
+  fi
+  url=https://$(bracketed "${domains[0]}")
+  [ "${answer[port]}" = 443 ] || url=$url:${answer[port]}
+  say "The relay is running at $url/${prefix:+$prefix/}"
+  if [ "${answer[frontend]#/}" != "${answer[frontend]}" ] && [ ! -f "${answer[frontend]}/index.html" ]; then
+    note "The front end's files (Mura) belong in ${answer[frontend]}."
+  fi
+  case ${answer[certificate]} in
+    self-signed) tell_authority ;;
+    auto) if is_local "${domains[0]}"; then tell_authority; fi ;;
+    dns) [ -n "${answer[dns-hook]:-}" ] || note 'A certificate that was ordered by hand has to be ordered again before it expires.' ;;
+  esac
+  if [ "${answer[certificate]}" = files ] && command -v openssl >/dev/null; then
+    note "certificate: $(openssl x509 -in "${answer[cert]}" -noout -fingerprint -sha256 2>/dev/null)"
+  fi
+}
+
+# The local CA, with its fingerprint as a code for a phone's camera.
+tell_authority() {
+  say ''
+  "$BINARY" ca --storage "$STORAGE" || warn 'the local CA cannot be shown; try: parley-relay ca'
+}
+
+menu() {
+  local reply=''
+  say ''
+  say '=== Parley Chat relay ==='
+  say ''
+  say '[I] Install'
+  say '[U] Update'
+  say '[M] Modify'
+  say '[X] Uninstall'
+  say ''
+  while :; do
+    prompt '> '
+    case $reply in
+      [Ii]) action=install ;;
+      [Uu]) action=update ;;
+      [Mm]) action=modify ;;
+      [Xx]) action=uninstall ;;
+      *)
+        say 'I, U, M or X, please'
+        continue
+        ;;
+    esac
+    return
+  done
+}
+
+main() {
+  read_flags "$@"
+  [ "$(id -u)" = 0 ] || die 'run this as root: sudo bash install.sh'
+  command -v systemctl >/dev/null || die 'this installs a systemd service, and there is no systemd here' \
+    'the program runs without: parley-relay --help'
+  if dpkg -S /usr/bin/parley-relay >/dev/null 2>&1; then
+    die 'the relay is installed as a Debian package' 'apt updates and removes it; parley-relay init writes its config'
+  fi
+  open_terminal
+  if [ -z "$action" ]; then
+    if [ -n "$assume_yes" ]; then action=install; else menu; fi
+  fi
+  trap finish EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  "do_$action"
+}
+
+# Last, so that half a script that came through a pipe does nothing.
+main "$@"

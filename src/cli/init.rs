@@ -1,0 +1,281 @@
+//! `init`: writes a config file from flags, carries an older one over, or changes one.
+
+mod draft;
+
+use std::{
+    fmt, fs,
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt, chown},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use super::{EXIT_CONFIG, EXIT_INTERNAL, answer};
+use crate::config::{self, ConfigError, Environment, Flags, Loaded, Warning};
+use draft::Draft;
+
+/// What `init` is to write, and where.
+#[derive(clap::Args, Clone)]
+#[command(arg_required_else_help = true)]
+pub(crate) struct InitArgs {
+    /// The config file to write [default: standard output]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// Write over FILE if it is there; what was there is kept as FILE.bak
+    #[arg(long, requires = "file")]
+    force: bool,
+
+    /// Begin with this config file, the original relay's too: its rules and comments stay
+    #[arg(long, value_name = "OLD")]
+    from: Option<PathBuf>,
+
+    /// Where certificates come from; off: plain HTTP, behind another proxy [default: auto]
+    #[arg(long, value_name = "WORD", conflicts_with = "self_signed")]
+    certificate: Option<CertificateChoice>,
+
+    /// An address that the CA may write to
+    #[arg(long, value_name = "ADDRESS")]
+    email: Option<String>,
+
+    /// The CA: letsencrypt, zerossl, google, or the URL of its directory
+    #[arg(long, value_name = "CA")]
+    acme_directory: Option<String>,
+
+    /// The way to the CA: a proxy's URL, or upstream for the one on the way to the backend
+    #[arg(long, value_name = "URL|upstream")]
+    acme_proxy: Option<String>,
+
+    /// A program that puts TXT records into the DNS, for dns-01
+    #[arg(long, value_name = "PROGRAM")]
+    dns_hook: Option<PathBuf>,
+
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// `--certificate`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum CertificateChoice {
+    Auto,
+    Acme,
+    SelfSigned,
+    Files,
+    Off,
+}
+
+/// Why no file is written.
+#[derive(Debug)]
+enum InitError {
+    /// The flags, the file to begin with or what came of both.
+    Config(ConfigError),
+    /// Neither a name to serve nor the wish for plain HTTP.
+    NothingToServe,
+    /// Certificate files without the flags that name them.
+    NoFiles,
+    /// The file is there.
+    Exists(PathBuf),
+    /// Not for TOML, which is UTF-8.
+    NotUtf8(PathBuf),
+    Read(PathBuf, io::Error),
+    /// What the config loader has read, and the editor cannot.
+    Edit(toml_edit::TomlError),
+    Write(PathBuf, io::Error),
+}
+
+/// A file that has been made, and loads.
+struct Made {
+    text: String,
+    warnings: Vec<Warning>,
+}
+
+/// Writes the file, or prints it.
+pub(crate) fn run(arguments: InitArgs) -> ExitCode {
+    let environment = Environment::of_process();
+    let made = match make(&arguments, &environment) {
+        Ok(made) => made,
+        Err(error) => return refuse(error),
+    };
+    let Some(file) = &arguments.file else {
+        return finish(&made.warnings, &made.text);
+    };
+    match write(file, &made.text, arguments.force) {
+        Ok(written) => finish(&made.warnings, &written.report(file)),
+        Err(error) => refuse(error),
+    }
+}
+
+fn finish(warnings: &[Warning], report: &str) -> ExitCode {
+    match super::warn(warnings) {
+        Ok(()) => answer(report),
+        Err(_) => ExitCode::from(EXIT_INTERNAL),
+    }
+}
+
+/// Prints why nothing is written.
+fn refuse(error: InitError) -> ExitCode {
+    match error {
+        InitError::Config(error) => super::refuse(&error),
+        InitError::Write(..) => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_INTERNAL)
+        }
+        InitError::NothingToServe
+        | InitError::NoFiles
+        | InitError::Exists(_)
+        | InitError::NotUtf8(_)
+        | InitError::Read(..)
+        | InitError::Edit(_) => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+/// Makes the file's text, and loads it as the relay will.
+fn make(arguments: &InitArgs, environment: &Environment) -> Result<Made, InitError> {
+    let mut flags = arguments.flags.clone();
+    let no_proxy = flags.upstream_proxy.take_if(|url| url == "off").is_some();
+    let wanted = choice(arguments);
+    // First without a file of our own, so that a fault is told by the flag's name.
+    let Loaded { config, warnings: _ } =
+        config::load(arguments.from.as_deref(), &flags, environment).map_err(InitError::Config)?;
+    if wanted == Some(CertificateChoice::Files) && flags.cert.is_none() {
+        return Err(InitError::NoFiles);
+    }
+    let mut draft = match &arguments.from {
+        Some(file) => {
+            let text = fs::read_to_string(file).map_err(|error| InitError::Read(file.clone(), error))?;
+            let mut draft = Draft::of(&text).map_err(InitError::Edit)?;
+            draft.anchor(file)?;
+            draft
+        }
+        None => {
+            if wanted.is_none() && !flags.ask_for_tls() {
+                return Err(InitError::NothingToServe);
+            }
+            Draft::fresh(&config)?
+        }
+    };
+    draft.apply_certificate(wanted, &flags);
+    draft.apply_flags(&flags)?;
+    if no_proxy {
+        draft.set("upstream_proxy", "enabled", false);
+    }
+    if flags.log.is_some() {
+        draft.apply_log(&config.log);
+    }
+    if draft.is_https() {
+        draft.set_path("tls", "storage", &flags.storage)?;
+        draft.set_text("tls.acme", "email", &arguments.email);
+        draft.set_text("tls.acme", "directory", &arguments.acme_directory);
+        draft.set_text("tls.acme", "proxy", &arguments.acme_proxy);
+        draft.set_path("tls.acme.dns", "hook", &arguments.dns_hook)?;
+    }
+    let text = draft.into_text();
+    let warnings = load_text(&text, environment)?;
+    Ok(Made { text, warnings })
+}
+
+/// The two ways to say where certificates come from.
+fn choice(arguments: &InitArgs) -> Option<CertificateChoice> {
+    let InitArgs { certificate, flags, .. } = arguments;
+    if flags.self_signed {
+        return Some(CertificateChoice::SelfSigned);
+    }
+    certificate.or(flags.cert.is_some().then_some(CertificateChoice::Files))
+}
+
+/// Loads `text` as a file, with nothing else that says something.
+fn load_text(text: &str, environment: &Environment) -> Result<Vec<Warning>, InitError> {
+    let name = PathBuf::from("the new config file");
+    let mut file = tempfile::NamedTempFile::new().map_err(|error| InitError::Write(name.clone(), error))?;
+    file.write_all(text.as_bytes()).map_err(|error| InitError::Write(name, error))?;
+    let loaded = config::load(Some(file.path()), &Flags::default(), environment);
+    loaded.map(|loaded| loaded.warnings).map_err(InitError::Config)
+}
+
+/// What became of the file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Written {
+    New,
+    /// It was this already.
+    Same,
+    Replaced {
+        backup: PathBuf,
+    },
+}
+
+impl Written {
+    fn report(&self, file: &Path) -> String {
+        let file = file.display();
+        match self {
+            Self::New => format!("wrote {file}\n"),
+            Self::Same => format!("{file} says this already\n"),
+            Self::Replaced { backup } => format!("wrote {file}; what was there is {}\n", backup.display()),
+        }
+    }
+}
+
+/// Puts `text` in place of `file`: whole or not at all. The file keeps its owner and mode; a new one is its owner's
+/// alone, for it may hold the secret prefix and a proxy's password.
+fn write(file: &Path, text: &str, force: bool) -> Result<Written, InitError> {
+    let failed = |error| InitError::Write(file.to_owned(), error);
+    let there = match fs::read(file) {
+        Ok(there) => Some(there),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(InitError::Read(file.to_owned(), error)),
+    };
+    if there.as_deref() == Some(text.as_bytes()) {
+        return Ok(Written::Same);
+    }
+    if there.is_some() && !force {
+        return Err(InitError::Exists(file.to_owned()));
+    }
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut new = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    new.write_all(text.as_bytes()).map_err(failed)?;
+    if there.is_none() {
+        new.as_file().sync_all().map_err(failed)?;
+        // Not over a file that came in the meantime.
+        new.persist_noclobber(file).map_err(|error| failed(error.error))?;
+        return Ok(Written::New);
+    }
+    let old = fs::metadata(file).map_err(failed)?;
+    new.as_file().set_permissions(old.permissions()).map_err(failed)?;
+    if rustix::process::geteuid().is_root() {
+        chown(new.path(), Some(old.uid()), Some(old.gid())).map_err(failed)?;
+    }
+    new.as_file().sync_all().map_err(failed)?;
+    let mut backup = file.as_os_str().to_owned();
+    backup.push(".bak");
+    let backup = PathBuf::from(backup);
+    fs::copy(file, &backup).map_err(|error| InitError::Write(backup.clone(), error))?;
+    new.persist(file).map_err(|error| failed(error.error))?;
+    Ok(Written::Replaced { backup })
+}
+
+impl fmt::Display for InitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => f.write_str(&error.render(config::Style::Plain)),
+            Self::NothingToServe => f.write_str(
+                "nothing says what to serve: give --domain NAME, or --certificate off for plain HTTP behind \
+                 another proxy",
+            ),
+            Self::NoFiles => f.write_str("--certificate files needs --cert FILE and --key FILE"),
+            Self::Exists(file) => {
+                write!(f, "{} is there already: --force writes over it, and keeps a copy", file.display())
+            }
+            Self::NotUtf8(path) => write!(f, "{} is not UTF-8, as a config file is", path.display()),
+            Self::Read(file, error) => write!(f, "{} cannot be read: {error}", file.display()),
+            Self::Edit(error) => write!(f, "the file cannot be changed: {}", error.message()),
+            Self::Write(file, error) => write!(f, "{} cannot be written: {error}", file.display()),
+        }
+    }
+}
+
+impl std::error::Error for InitError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! install.sh on little machines: a minimal Debian each, where a stand-in for systemd really starts what it is told to.
+
+mod take_over;
+mod trouble;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use crate::harness::{Machine, machine::source};
+
+const INSTALL: &str = "bash /srv/release/install.sh";
+const CONFIG: &str = "/etc/parley-relay/config.toml";
+const BINARY: &str = "/usr/local/bin/parley-relay";
+const UNIT: &str = "/etc/systemd/system/parley-relay.service";
+
+/// A machine with a release in /srv/release.
+fn machine() -> Option<Machine> {
+    machine_of("1g")
+}
+
+fn machine_of(size: &str) -> Option<Machine> {
+    let machine = Machine::start(size)?;
+    machine.copy(&source("install.sh"), "/srv/release/install.sh");
+    release(&machine, &std::fs::read(program()).unwrap());
+    Some(machine)
+}
+
+/// Puts `program` into the release, with its checksum.
+fn release(machine: &Machine, program: &[u8]) {
+    let name = release_name();
+    machine.write(&format!("/srv/release/{name}"), program);
+    machine.must(&format!("cd /srv/release && sha256sum {name} >SHA256SUMS"));
+}
+
+fn release_name() -> &'static str {
+    if std::env::consts::ARCH == "aarch64" { "relay-linux-arm64" } else { "relay-linux-x64" }
+}
+
+/// The program without what debuggers need, so that it is copied and hashed in no time.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let stripped = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let stripped = stripped.join(format!("parley-relay-{}", std::process::id()));
+        let status = Command::new("strip")
+            .arg("-o")
+            .arg(&stripped)
+            .arg(env!("CARGO_BIN_EXE_parley-relay"))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        stripped
+    })
+}
+
+/// The program as another version would be: it does the same, and is not the same file.
+fn another_program() -> Vec<u8> {
+    let mut program = std::fs::read(program()).unwrap();
+    program.extend(b"another");
+    program
+}
+
+/// A program that knows what the installer asks of it, and does not serve.
+fn broken_program() -> &'static str {
+    "#!/bin/bash\n\
+     case $1 in\n\
+     --version) echo parley-relay 99.0.0 ;;\n\
+     unit | check | init | cert) exec /srv/good \"$@\" ;;\n\
+     *) exit 1 ;;\n\
+     esac\n"
+}
+
+/// The fingerprint of what is served at `port` for `name`.
+#[track_caller]
+fn served(machine: &Machine, port: u16, name: &str) -> String {
+    machine.must(&format!(
+        "openssl s_client -connect 127.0.0.1:{port} -servername {name} </dev/null 2>/dev/null \
+         | openssl x509 -noout -fingerprint -sha256"
+    ))
+}
+
+fn process(machine: &Machine) -> String {
+    machine.read("/run/stub/active/parley-relay.service")
+}
+
+#[test]
+fn a_fresh_install_serves_and_a_second_run_changes_nothing() {
+    let Some(machine) = machine() else { return };
+    let text = machine.must(&format!("{INSTALL} --yes --domain 192.168.1.20 --prefix s3cret"));
+    assert!(text.contains("https://192.168.1.20/s3cret/") && text.contains("sha-256  "), "{text}");
+    served(&machine, 443, "192.168.1.20");
+    assert_eq!(machine.must(&format!("stat -c '%a %U:%G' {CONFIG}")), "640 root:parley-relay\n");
+    assert!(machine.has("/run/stub/enabled/parley-relay.service"));
+    assert!(!machine.has("/run/stub/enabled/parley-relay-update.timer"));
+    let (files, running) = (machine.files(), process(&machine));
+    let text = machine.must(&format!("{INSTALL} --yes"));
+    assert!(text.contains("Nothing has changed"), "{text}");
+    assert_eq!((machine.files(), process(&machine)), (files, running));
+}
+
+#[test]
+fn the_questions_are_answered_at_a_terminal() {
+    let Some(machine) = machine() else { return };
+    machine.write("/opt/parley-chat/config.toml", SOVA);
+    // I, domain, the prefix and the address of Sova's, the directory, a number, the port, no proxy, the front end.
+    let answers = ["i", "chat.lan", "", "", "", "1", "8443", "", "", ""];
+    let ran = machine.type_in(INSTALL, &answers);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    for text in ["[M] Modify", "[abcdefghij0123456789]", "https://chat.lan:8443/abcdefghij0123456789/", "█"]
+    {
+        assert!(ran.text.contains(text), "{text}\n{}", ran.text);
+    }
+    served(&machine, 8443, "chat.lan");
+    let config = machine.read(CONFIG);
+    for line in
+        ["mode = \"self-signed\"", "url = \"http://127.0.0.1:4000\"", "port = 8443", "max_streams = 24"]
+    {
+        assert!(config.contains(line), "{line}\n{config}");
+    }
+    // M, another name and prefix; all else stays.
+    let ran = machine.type_in(INSTALL, &["m", "relay.lan", "another", "", "", "", "", "", "", ""]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    served(&machine, 8443, "relay.lan");
+    let changed = config.replace("chat.lan", "relay.lan").replace("abcdefghij0123456789", "another");
+    assert_eq!(machine.read(CONFIG), changed);
+}
+
+#[test]
+fn modify_changes_what_it_is_told_and_keeps_what_a_person_wrote() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan --upstream-proxy socks5://127.0.0.1:1080"));
+    let rule = "\n# Nobody calls here.\n[[paths]]\nprefix = \"/api/v1/channel/*/call\"\naction = \"block\"\n";
+    let before = machine.read(CONFIG) + rule;
+    machine.write(CONFIG, &before);
+    machine.must(&format!("{INSTALL} modify --yes --upstream-proxy off --port 8443 --frontend off"));
+    served(&machine, 8443, "chat.lan");
+    let after = machine.read(CONFIG);
+    assert!(after.ends_with(rule), "{after}");
+    for line in ["enabled = false", "port = 8443", "mode = \"disabled\""] {
+        assert!(after.contains(line), "{line}\n{after}");
+    }
+    assert_eq!(machine.must(&format!("stat -c '%a %U:%G' {CONFIG}")), "640 root:parley-relay\n");
+    let ran = machine.run(&format!("{INSTALL} modify --yes --port 99999"));
+    assert!(ran.code == Some(1) && ran.text.contains("--port"), "{}", ran.text);
+    assert_eq!(machine.read(CONFIG), after);
+}
+
+#[test]
+fn update_puts_a_new_program_in_place_and_a_broken_one_is_undone() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    let (fingerprint, first) = (served(&machine, 443, "chat.lan"), process(&machine));
+    let text = machine.must(&format!("{INSTALL} update --yes"));
+    assert!(text.contains("the newest already"), "{text}");
+    assert_eq!(process(&machine), first);
+    release(&machine, &another_program());
+    machine.must(&format!("{INSTALL} update --yes"));
+    assert_ne!(process(&machine), first);
+    assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
+    assert_eq!(std::fs::read(machine.path(BINARY)).unwrap(), another_program());
+
+    let files = machine.files();
+    machine.copy(program(), "/srv/good");
+    release(&machine, broken_program().as_bytes());
+    let ran = machine.run(&format!("{INSTALL} update --yes --wait 2"));
+    assert!(ran.code == Some(1) && ran.text.contains("does not answer"), "{}", ran.text);
+    assert!(ran.text.contains("as it was before"), "{}", ran.text);
+    assert_eq!(machine.files(), files);
+    // It answers again as soon as it has started.
+    machine
+        .must("until openssl s_client -connect 127.0.0.1:443 </dev/null >/dev/null 2>&1; do sleep 0.1; done");
+    assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
+}
+
+#[test]
+fn uninstall_removes_what_was_installed_and_nothing_else() {
+    let Some(machine) = machine() else { return };
+    machine.write("/etc/systemd/system/other.service", "[Service]\nExecStart=/bin/true\n");
+    machine.write("/opt/parley-relay/mura/index.html", "the front end");
+    let before = machine.files();
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    machine.must(&format!("{INSTALL} uninstall --yes"));
+    assert!(!machine.has(BINARY) && !machine.has(UNIT) && machine.has(CONFIG));
+    assert!(machine.has("/var/lib/parley-relay/local-ca/root.pem"));
+    assert!(!machine.has("/run/stub/active/parley-relay.service"));
+    assert!(!machine.has("/run/stub/enabled/parley-relay.service"));
+    // What was kept is found again.
+    let root = machine.read("/var/lib/parley-relay/local-ca/root.pem");
+    machine.must(&format!("{INSTALL} --yes"));
+    served(&machine, 443, "chat.lan");
+    assert_eq!(machine.read("/var/lib/parley-relay/local-ca/root.pem"), root);
+    let ran = machine.type_in(INSTALL, &["x", "y", "y"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    assert_eq!(machine.files(), before);
+    assert_ne!(machine.run("id parley-relay").code, Some(0));
+}
+
+#[test]
+fn certificate_files_that_are_roots_alone_are_served() {
+    let Some(machine) = machine() else { return };
+    machine.must(&key_pair("/root/tls", "chat.example.org"));
+    machine.must(&format!(
+        "{INSTALL} --yes --domain chat.example.org --cert /root/tls/cert.pem --key /root/tls/key.pem"
+    ));
+    let wanted = machine.must("openssl x509 -in /root/tls/cert.pem -noout -fingerprint -sha256");
+    assert_eq!(served(&machine, 443, "chat.example.org"), wanted);
+    assert_eq!(machine.must("stat -c '%a %U:%G' /etc/parley-relay/tls/key.pem"), "640 root:parley-relay\n");
+}
+
+#[test]
+fn a_config_for_use_behind_another_proxy_is_plain_http() {
+    let Some(machine) = machine() else { return };
+    let text = machine.must(&format!("{INSTALL} --yes --certificate off --port 7000"));
+    assert!(text.contains("port 7000"), "{text}");
+    machine.must("wget -q -O - http://127.0.0.1:7000/none || [ $? = 8 ]");
+}
+
+/// A line of bash that makes cert.pem and key.pem in `directory`, as the original's installer does.
+fn key_pair(directory: &str, name: &str) -> String {
+    format!(
+        "mkdir -p {directory} && cd {directory} && openssl req -x509 -newkey rsa:2048 -nodes -days 3650 \
+         -keyout key.pem -out cert.pem -subj /CN={name} -addext subjectAltName=DNS:{name} 2>/dev/null \
+         && chmod 600 key.pem"
+    )
+}
+
+/// Sova's config, as far as it matters here.
+const SOVA: &str = "version=6\n\nuri_prefix=\"abcdefghij0123456789\"\n[server]\n    host=\"127.0.0.1\"\n    port=4000\n    \
+    threads=32\n    max_content_length=67108864\n[frontend]\n    hosted=true\n";
