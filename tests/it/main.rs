@@ -39,6 +39,7 @@ mod static_binary;
 mod streaming;
 mod timeouts;
 mod tls;
+mod tls_abuse;
 mod trusted;
 mod uploads;
 mod upstream_proxy;
