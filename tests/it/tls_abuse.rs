@@ -20,7 +20,6 @@ const APPLICATION_DATA: u8 = 23;
 const HEARTBEAT: u8 = 24;
 
 /// Alert descriptions (RFC 8446, section 6).
-const UNEXPECTED_MESSAGE: u8 = 10;
 const HANDSHAKE_FAILURE: u8 = 40;
 const ILLEGAL_PARAMETER: u8 = 47;
 const DECODE_ERROR: u8 = 50;
