@@ -1,5 +1,7 @@
 //! A request's head, checked before anything is matched: one method that we know, one host, one framing.
 
+use std::net::Ipv6Addr;
+
 use http::{
     HeaderValue, Method, Version, header,
     request::Parts,
@@ -99,10 +101,22 @@ fn host(parts: &Parts) -> Result<Option<Authority>, RequestError> {
     };
     let user_info = host.as_str().contains('@');
     let bad_port = host.as_str().len() != host.host().len() && host.port_u16().is_none();
-    if user_info || bad_port || host.host().is_empty() {
+    if user_info || bad_port || !is_host(host.host()) {
         return Err(RequestError::Head("a Host that is none"));
     }
     Ok(Some(host))
+}
+
+/// A name as DNS and people have them, or an address. The grammar of URIs has room for more, `a,b` and `$(x)` among
+/// it, which nobody is called, and which a backend would write into its links.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[') {
+        Some(address) => address.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
+        None => {
+            !host.is_empty()
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +143,7 @@ mod tests {
         let of = |uri, headers: &[_]| host_of(Version::HTTP_11, uri, headers);
         assert_eq!(of("/", &[("host", "a.example:8443")]), Ok(Some("a.example:8443".into())));
         assert_eq!(of("http://a.example/", &[("host", "A.example")]), Ok(Some("A.example".into())));
+        assert_eq!(of("/", &[("host", "[::1]:8443")]), Ok(Some("[::1]:8443".into())));
         for headers in [
             &[][..],
             &[("host", "")],
@@ -138,6 +153,10 @@ mod tests {
             &[("host", "u@a")],
             &[("host", "a:")],
             &[("host", "a:x")],
+            &[("host", "a,b")],
+            &[("host", "$(a)")],
+            &[("host", "[a]")],
+            &[("host", "[::1")],
         ] {
             assert!(of("/", headers).is_err(), "{headers:?}");
         }

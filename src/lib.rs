@@ -25,6 +25,8 @@ mod error;
 mod error_pages;
 mod form;
 mod frontend;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handler;
 mod head;
 mod in_flight;

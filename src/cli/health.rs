@@ -196,6 +196,7 @@ mod tests {
         std::fs::write(&file, format!("version = 1\nuri_prefix = \"s3cret\"\n{config}")).unwrap();
         let environment = Environment {
             state_directory: Some(directory.path().into()),
+            runtime_directory: None,
             user: User::Other,
             data_home: None,
             home: None,

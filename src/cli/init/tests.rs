@@ -59,6 +59,7 @@ impl Case {
     fn environment(&self) -> Environment {
         Environment {
             state_directory: Some(self.0.path().into()),
+            runtime_directory: None,
             user: User::Root,
             data_home: None,
             home: None,
