@@ -176,14 +176,19 @@ async fn what_limits_refuse_is_counted() {
         .start()
         .await;
     let client = Client::https(&relay, Version::Http2);
-    while client.get("/x").await.status == 200 {}
+    for _ in 0..12 {
+        client.get("/x").await;
+    }
     assert_eq!(Raw::plain(relay.https()).await.read_to_end().await, b"");
     let status = relay.status_json().await;
-    assert_eq!((&status["clients"]["refused"], &status["requests"]["limited"]), (&1.into(), &1.into()));
-    assert_eq!(status["requests"]["answered"][3], 1, "{status}");
+    assert_eq!(status["clients"]["refused"], 1);
+    // Ten at once, and perhaps another while they were asked.
+    let limited = status["requests"]["limited"].as_u64().unwrap();
+    assert!((1..=2).contains(&limited), "{status}");
+    assert_eq!(status["requests"]["answered"][3], limited, "{status}");
     let text = relay.status(&[]).await;
     assert!(stdout(&text).contains("1 refused (a client may have 1)"), "{text:?}");
-    assert!(stdout(&text).contains("1 over the rate"), "{text:?}");
+    assert!(stdout(&text).contains(&format!("{limited} over the rate")), "{text:?}");
 }
 
 #[tokio::test]
