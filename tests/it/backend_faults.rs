@@ -6,13 +6,16 @@ mod faults;
 use std::{sync::Arc, time::Duration};
 
 use http_body_util::BodyExt;
-use tokio::task::JoinSet;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinSet,
+};
 
 use crate::harness::{
     Client, Relay,
     client::next_chunk,
     faulty::{Faulty, Step, response},
-    on_h1_and_h2, within,
+    on_h1_and_h2, raw, within,
 };
 use faults::{Fault, faults, streams};
 
@@ -186,5 +189,26 @@ on_h1_and_h2! {
             }
             assert_eq!(backend.served_after(|_| greeting.contains("evil")), [""; 0]);
         }
+    }
+}
+
+/// HTTP/1.0 has no chunks: a body without a length ends with the connection, and a broken one has to end otherwise.
+#[tokio::test]
+async fn u1_a_client_of_http_1_0_can_tell_over_tls() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n";
+    let cut = vec![Step::Send(chunked.into()), Step::Close];
+    let whole = vec![Step::Send(format!("{chunked}0\r\n\r\n").into())];
+    let backend = Faulty::start(vec![cut, whole]).await;
+    let relay = relay(&backend, "").await;
+    for (number, is_whole) in [(0, false), (1, true)] {
+        let config = relay.tls_client(&["http/1.1"]);
+        let mut stream = raw::handshake(relay.https(), config, "localhost").await.unwrap();
+        let request = format!("GET /api/v1/fault/{number} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Without TLS's own goodbye the end is an error.
+        let end = within("the end", stream.read_to_end(&mut answer)).await;
+        assert_eq!(end.is_ok(), is_whole, "{end:?}: {}", answer.escape_ascii());
+        assert!(!is_whole || answer.ends_with(b"\r\n\r\ngood"), "{}", answer.escape_ascii());
     }
 }

@@ -46,12 +46,12 @@ fn spellings(name: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn h2_no_spelling_of_a_proxys_header_reaches_flask() {
-    let flask = Flask::start(&[]).await;
+async fn h2_no_spelling_of_a_proxys_header_reaches_the_backend() {
+    let backend = Backend::start().await;
     let relay = Relay::builder()
         .self_signed()
         .toml("[server]\ntrusted_proxies = [\"192.0.2.0/24\"]")
-        .backend(flask.address())
+        .backend(backend.address())
         .start()
         .await;
     let mut tried = 0;
@@ -65,10 +65,9 @@ async fn h2_no_spelling_of_a_proxys_header_reaches_flask() {
             ] {
                 let mut raw = Raw::tls(&relay).await;
                 raw.send(format!("GET /environ HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\n")).await;
-                let response = raw.read_response().await;
-                let environ = String::from_utf8(response.body).unwrap();
-                assert_eq!(raw::status(&response.head), 200, "{line}");
-                assert!(!environ.contains("canary"), "{line}: {environ}");
+                assert_eq!(raw.read_response().await.status(), 200, "{line}");
+                let head = backend.last().head;
+                assert!(!head.contains("canary"), "{line}: {head}");
                 tried += 1;
             }
         }
