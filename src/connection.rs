@@ -1,8 +1,10 @@
 //! One client connection: PROXY protocol, TLS within its deadline, then HTTP until it ends or is drained.
 
 mod frames;
+mod http2;
 pub(crate) mod io;
 mod proxy_protocol;
+mod room;
 mod serving;
 mod wire;
 
@@ -17,10 +19,10 @@ use std::{
 use http::{Request, Response, uri::Scheme};
 use hyper::{
     body::Incoming,
-    server::conn::{http1, http2},
-    service::service_fn,
+    server::conn::http1,
+    service::{Service as _, service_fn},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -32,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     frames::FAREWELL,
     io::{ClientIo, Framing},
+    room::Room,
     serving::Serving,
 };
 use crate::{
@@ -111,12 +114,6 @@ pub(crate) struct Limits {
     /// The same of the backend that they come from.
     pub(crate) source: Duration,
 }
-
-/// Streams that one HTTP/2 connection may have open: fewer than there are connections to a backend, so that one
-/// client cannot take them all.
-const MAX_STREAMS: u32 = 64;
-/// What h2 may hold of a response for a client that does not take it, for each stream.
-const SEND_BUFFER: usize = 32 << 10;
 
 /// Whether trusted peers speak the PROXY protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -256,33 +253,13 @@ impl Service {
         let _counted = self.metrics.connections.http2.count();
         let requests = connection.requests.clone();
         let io = self.io(stream, &requests, Framing::Frames { within: self.limits.head });
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            // Beyond it a request is answered 431, and beyond four times of it the connection ends: an HPACK bomb
-            // is never unpacked. CONTINUATION frames are counted against it too.
-            .max_header_list_size(u32::try_from(self.head_size).unwrap_or(u32::MAX))
-            // The least there is (RFC 9113 6.5.2): a frame is held whole until it is read.
-            .max_frame_size(16 << 10)
-            .header_table_size(4 << 10)
-            // What clients may send before the backend takes it: 1 MiB a connection is held at the most, and lets 80
-            // Mbit/s through at a round trip of 100 ms.
-            .initial_stream_window_size(256 << 10)
-            .initial_connection_window_size(1 << 20)
-            // The same for a stream the other way; beside it, one piece of a body that came and does not fit.
-            .max_send_buf_size(SEND_BUFFER)
-            // Streams taken back before we looked at them, in one packet: as many as may be at once at all. h2's own 20
-            // are less than a browser may have open here.
-            .max_pending_accept_reset_streams(frames::RESETS_AT_ONCE as usize)
-            // Streams that we had to reset for the client's faults, over a connection's life (MadeYouReset, CVE-2025-8671):
-            // each may have cost the backend a request. An honest client is at fault for an upload that was answered
-            // early, with up to 16 frames when it hears of that late, and for streams it opens before it knows our limit.
-            .max_local_error_reset_streams(256)
-            // Finds clients that are gone without a word.
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(20));
-        self.until_end(builder.serve_connection(io, self.handler(connection)), &requests, drain).await;
+        let builder = http2::builder(self.head_size);
+        let (handler, room) = (self.handler(connection), Room::new());
+        let service = service_fn(move |request| {
+            let (answer, room) = (handler.call(request), room.clone());
+            async move { answer.await.map(|response| response.map(|body| room.body(body))) }
+        });
+        self.until_end(builder.serve_connection(io, service), &requests, drain).await;
     }
 
     async fn redirect(&self, stream: TcpStream, names: &Names, https_port: u16, drain: CancellationToken) {
@@ -333,7 +310,9 @@ impl Service {
             if requests.stalled(write, source) {
                 tracing::debug!("connection ended: the client takes nothing");
                 serving.as_mut().finish();
-                drop(tokio::time::timeout(FAREWELL, serving).await);
+                if let Ok(ended) = tokio::time::timeout(FAREWELL, serving).await {
+                    log_end(ended);
+                }
                 return;
             }
         }

@@ -10,7 +10,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::io::ClientIo;
+use super::{io::ClientIo, room::InRoom};
 use crate::{access::Logged, body::Body};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,7 +46,7 @@ where
 impl<S, H> Serving for http2::Connection<TokioIo<ClientIo<S>>, H, TokioExecutor>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
-    H: HttpService<Incoming, ResBody = Logged>,
+    H: HttpService<Incoming, ResBody = InRoom<Logged>>,
     H::Error: Into<BoxError>,
     H::Future: Send + 'static,
 {

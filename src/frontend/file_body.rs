@@ -14,7 +14,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::directory::FoundFile;
 use crate::error::BodyError;
 
-const CHUNK: u64 = 64 * 1024;
+/// Small: 64 streams of an HTTP/2 connection may each hold one that nobody takes (attacks.md A1).
+const CHUNK: u64 = 16 * 1024;
 
 /// The bytes of a file from `next` to `end`. A file that has become shorter is an error, never a short success.
 pub(super) struct FileBody {

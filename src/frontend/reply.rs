@@ -16,8 +16,9 @@ use super::{
 };
 use crate::error::RequestError;
 
-/// Up to this size a file is read at once and leaves with its head in one write; a larger one is streamed.
-const READ_AT_ONCE: u64 = 64 * 1024;
+/// Up to this size a file is read at once and leaves with its head in one write; a larger one is streamed, so that
+/// many of them hold little.
+const READ_AT_ONCE: u64 = 16 * 1024;
 
 /// Which bytes stand for the file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

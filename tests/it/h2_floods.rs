@@ -287,6 +287,39 @@ async fn a2_a_flood_of_a_client_that_reads_nothing_ends_as_soon() {
     backend.wait_open(0).await;
 }
 
+/// What is held for clients that ask for all they may and take nothing: with shut windows, and with open ones and
+/// an unread connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a1_what_clients_ask_for_and_do_not_take_costs_little_memory() {
+    const CONNECTIONS: u32 = 8;
+    let relay = Relay::builder()
+        .self_signed()
+        .file("site/large.bin", vec![7; 1 << 20])
+        .toml("[frontend]\nmode = \"serve\"\ndirectory = \"{dir}/site\"")
+        .start()
+        .await;
+    let before = relay.rss();
+    for window in [0, 1 << 30] {
+        let mut held = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut frames = Frames::open(&relay, &[(INITIAL_WINDOW_SIZE, window)]).await;
+            assert!(frames.window(0, 1 << 30).await);
+            for stream in 0..64 {
+                frames.get(2 * stream + 1, "/large.bin").await;
+            }
+            held.push(frames);
+        }
+        // The relay has seen all of them when it has answered one that came later.
+        let mut last = Frames::open(&relay, &[]).await;
+        last.get(1, "/none").await;
+        within("an answer", async { while !last.next().await.expect("an answer").ends() {} }).await;
+        tokio::time::sleep(SECOND).await;
+        let each = relay.rss().saturating_sub(before) / u64::from(CONNECTIONS);
+        println!("windows of {window}: {} KiB a connection", each >> 10);
+        assert!(each < 2 << 20, "windows of {window}: {each} bytes a connection");
+    }
+}
+
 #[tokio::test]
 async fn a1_a_client_whose_windows_stay_shut_is_told_when_it_is_ended() {
     let backend = Backend::builder().on("/large", |_| Reply::zeros(100_000)).start().await;

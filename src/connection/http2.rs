@@ -1,0 +1,44 @@
+//! The limits of an HTTP/2 connection that are h2's to keep, each of them on purpose. frames.rs and room.rs keep the others.
+
+use std::time::Duration;
+
+use hyper::server::conn::http2::Builder;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::frames::RESETS_AT_ONCE;
+
+/// Streams that one HTTP/2 connection may have open: fewer than there are connections to a backend, so that one
+/// client cannot take them all.
+const MAX_STREAMS: u32 = 64;
+
+/// For connections whose request heads may have `head_size` bytes.
+pub(super) fn builder(head_size: usize) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        // Beyond it a request is answered 431, and beyond four times of it the connection ends: an HPACK bomb
+        // is never unpacked. CONTINUATION frames are counted against it too.
+        .max_header_list_size(u32::try_from(head_size).unwrap_or(u32::MAX))
+        // The least there is (RFC 9113 6.5.2): a frame is held whole until it is read.
+        .max_frame_size(16 << 10)
+        .header_table_size(4 << 10)
+        // What clients may send before the backend takes it is held here: 20 Mbit/s an upload at a round trip of 100
+        // ms. Of the connection's window h2 lets half be overhead of small frames: with less of it, uploads in
+        // frames of 100 bytes meet that limit (tests/it/h2_honest.rs).
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20)
+        // What h2 takes of a response at once; what all responses may hold is room.rs's.
+        .max_send_buf_size(64 << 10)
+        // Streams taken back before we looked at them, in one packet: as many as may be at once at all. h2's own 20
+        // are less than a browser may have open here.
+        .max_pending_accept_reset_streams(RESETS_AT_ONCE as usize)
+        // Streams that we had to reset for the client's faults, over a connection's life (MadeYouReset, CVE-2025-8671):
+        // each may have cost the backend a request. An honest client is at fault for an upload that was answered
+        // early, with up to 16 frames when it hears of that late, and for streams it opens before it knows our limit.
+        .max_local_error_reset_streams(256)
+        // Finds clients that are gone without a word.
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}

@@ -1,0 +1,188 @@
+//! Room for what a client's HTTP/2 responses have brought and it has not taken yet.
+//!
+//! Each of its streams may hold a piece of a body in hyper, which waits for the client's window, and more in h2,
+//! which waits for the connection: 128 KiB a stream, 8 MiB with all streams of a connection, gigabytes with all
+//! connections of a client that takes nothing (measured: 14 MB a connection; attacks.md A1). HTTP/1.1 has one response
+//! at a time and needs none of this.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
+
+/// What a connection holds at the most, in KiB. A client may leave as many streams unread as pieces fit before the
+/// others wait for it; it has `idle_body` to read on, or the connection ends.
+const ROOM: usize = 512;
+/// The largest piece that a body comes in, in KiB: what is read of a file, or of the backend, at once.
+const PIECE: u32 = 64;
+/// Bodies of up to so many bytes go uncounted: all streams together hold little of them, and they are the most.
+const SMALL: u64 = 4 << 10;
+
+/// The room of one connection.
+#[derive(Clone, Debug)]
+pub(super) struct Room(Arc<Semaphore>);
+
+impl Room {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM)))
+    }
+
+    /// A body that is only asked for more when there is room for it.
+    pub(super) fn body<B: Body>(&self, body: B) -> InRoom<B> {
+        let is_small = body.size_hint().upper().is_some_and(|most| most <= SMALL);
+        let room = (!is_small).then(|| PollSemaphore::new(Arc::clone(&self.0)));
+        InRoom { body, room }
+    }
+}
+
+/// A response's body, whose pieces take room until h2 has written or dropped them.
+pub(super) struct InRoom<B> {
+    body: B,
+    /// `None`: small.
+    room: Option<PollSemaphore>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for InRoom<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = &mut *self;
+        let permit = match &mut this.room {
+            // `None`: nobody closes it.
+            Some(room) => ready!(room.poll_acquire_many(cx, PIECE)),
+            None => None,
+        };
+        // Without a piece the room goes back at once: an event stream that waits keeps none.
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|data| held(data, permit)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The same bytes, that give back the room they need when they are dropped, and at once what they do not need.
+fn held(data: Bytes, permit: Option<OwnedSemaphorePermit>) -> Bytes {
+    struct Piece {
+        data: Bytes,
+        _room: OwnedSemaphorePermit,
+    }
+    impl AsRef<[u8]> for Piece {
+        fn as_ref(&self) -> &[u8] {
+            &self.data
+        }
+    }
+    let size = data.len().div_ceil(1 << 10);
+    match permit {
+        Some(mut all) => match all.split(size.min(PIECE as usize)) {
+            Some(room) if !data.is_empty() => Bytes::from_owner(Piece { data, _room: room }),
+            Some(_) | None => data,
+        },
+        None => data,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+
+    /// A body of endless pieces of this size; of 0 bytes: one whose source has nothing yet.
+    struct Pieces(usize);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            match self.0 {
+                0 => Poll::Pending,
+                size => Poll::Ready(Some(Ok(Frame::data(vec![7; size].into())))),
+            }
+        }
+    }
+
+    /// The next piece of a body, if it comes at once.
+    fn next(body: &mut InRoom<Pieces>) -> Option<Bytes> {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        match Pin::new(body).poll_frame(&mut cx) {
+            Poll::Ready(frame) => Some(frame.unwrap().unwrap().into_data().unwrap()),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a1_what_is_not_taken_has_a_limit() {
+        let room = Room::new();
+        let mut bodies: Vec<_> = (0..64).map(|_| room.body(Pieces(64 << 10))).collect();
+        let mut held: Vec<_> = bodies.iter_mut().filter_map(next).collect();
+        assert_eq!(held.len(), 8);
+        assert!(held.iter().all(|piece| *piece == vec![7; 64 << 10]));
+        assert!(bodies.iter_mut().all(|body| next(body).is_none()));
+        // Taken by the client: room for one more.
+        held.pop();
+        assert_eq!(bodies.iter_mut().filter_map(next).collect::<Vec<_>>().len(), 1);
+    }
+
+    #[test]
+    fn a1_bodies_that_are_dropped_give_their_room_back() {
+        let room = Room::new();
+        for _ in 0..64 {
+            let mut bodies: Vec<_> = (0..64).map(|_| room.body(Pieces(64 << 10))).collect();
+            assert_eq!(bodies.iter_mut().filter_map(next).collect::<Vec<_>>().len(), 8);
+        }
+    }
+
+    #[test]
+    fn a_body_that_waits_for_its_source_keeps_no_room() {
+        let room = Room::new();
+        let mut waiting: Vec<_> = (0..64).map(|_| room.body(Pieces(0))).collect();
+        assert!(waiting.iter_mut().all(|body| next(body).is_none()));
+        assert!(next(&mut room.body(Pieces(64 << 10))).is_some());
+    }
+
+    #[test]
+    fn a_piece_takes_the_room_that_it_needs() {
+        let room = Room::new();
+        let mut events = room.body(Pieces(100));
+        // All but what the largest piece needs, which is asked for before it is known how large this one is.
+        let held: Vec<_> = std::iter::from_fn(|| next(&mut events)).take(1000).collect();
+        assert_eq!(held.len(), ROOM - PIECE as usize + 1);
+        drop(held);
+        assert_eq!(next(&mut room.body(Pieces(1 << 20))).unwrap().len(), 1 << 20);
+    }
+
+    #[test]
+    fn small_bodies_are_not_counted() {
+        let room = Room::new();
+        let mut small = room.body(http_body_util::Full::new(Bytes::from(vec![7; 4096])));
+        let mut large = room.body(http_body_util::Full::new(Bytes::from(vec![7; 4097])));
+        assert!(small.room.is_none() && large.room.is_some());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for (body, length) in [(&mut small, 4096), (&mut large, 4097)] {
+            let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut *body).poll_frame(&mut cx) else {
+                panic!("a frame")
+            };
+            assert_eq!(frame.data_ref().unwrap().len(), length);
+            assert!(body.is_end_stream());
+        }
+    }
+}
