@@ -8,6 +8,8 @@
 # parts of the crypto library and the allocator that are C. What --all needs beside them is fetched into
 # target/tools, in the versions below.
 #
+# PARLEY_RELAY_UPDATE_KEY, if it is set, is the minisign public key that `parley-relay update` then asks for.
+#
 # Reproducible: the same commit, built by the same rustc and C compiler, gives the same bytes in any directory.
 # Nothing of the machine's paths or clock goes in; the date of what has one is SOURCE_DATE_EPOCH, or the commit's.
 set -euo pipefail
@@ -96,17 +98,16 @@ write_manuals() {
   "$native" generate completions "$out/completions"
 }
 
-# The units say where install.sh puts the binary; a package's place is another.
+# The unit says where install.sh puts the binary; a package's place is another. Its other units stay out: apt updates
+# a package, and sockets of systemd's are for those who ask for them (`parley-relay unit`).
 write_packages() {
-  local staging=target/deb target name unit
+  local staging=target/deb target name page maintainer
   rm -rf "$staging"
   mkdir -p "$staging/units" "$staging/man"
-  for unit in dist/*.service dist/*.socket dist/*.timer; do
-    if [ ! -f "$unit" ]; then continue; fi
-    # apt updates a package, not the relay itself.
-    case "$unit" in *-update.*) continue ;; esac
-    sed 's#/usr/local/bin/#/usr/bin/#g' "$unit" >"$staging/units/${unit##*/}"
-  done
+  sed 's#/usr/local/bin/#/usr/bin/#g' dist/parley-relay.service >"$staging/units/parley-relay.service"
+  maintainer=$(sed -n 's/^maintainer = "\(.*\)"/\1/p' Cargo.toml)
+  printf '%s\n\n' "parley-relay ($version-1) unstable; urgency=medium" '  * See CHANGELOG.md.' \
+    " -- $maintainer  $(date --utc --rfc-email --date="@$SOURCE_DATE_EPOCH")" | gzip --best --no-name >"$staging/changelog.Debian.gz"
   for page in "$out"/man/*.1; do
     gzip --best --no-name --stdout "$page" >"$staging/man/${page##*/}.gz"
   done

@@ -136,7 +136,12 @@ async fn update(
     let program = Program::new(arguments.binary.as_deref())?;
     let key = public_key(arguments.public_key.as_deref())?;
     let mirror = mirror(&arguments, config.as_ref(), key.as_ref())?;
-    let _lock = if arguments.check { None } else { Some(program.lock()?) };
+    let _lock = if arguments.check {
+        None
+    } else {
+        program.refuse_packaged().await?;
+        Some(program.lock()?)
+    };
 
     let offer = mirror.offer(key.as_ref()).await?;
     let installed = program.version().await;

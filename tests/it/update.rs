@@ -1,6 +1,6 @@
 //! `update`: what is taken, what is refused, and that nothing is replaced before it is.
 
-use std::{fs, process::Output};
+use std::{fs, os::unix::fs::PermissionsExt, process::Output};
 
 use minisign::KeyPair;
 
@@ -307,4 +307,20 @@ async fn a_mirror_that_sends_elsewhere_is_followed() {
     let output = installed.update(&["--mirror", &format!("http://{}/latest", latest.address())]).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(installed.program(), new());
+}
+
+#[tokio::test]
+async fn what_apt_installed_is_left_to_apt() {
+    let installed = Installed::new();
+    let mirror = Release::new("9.9.9", new()).serve().await;
+    let (programs, seen) = (tempfile::tempdir().unwrap(), installed.path("parley-relay"));
+    let dpkg = programs.path().join("dpkg-query");
+    fs::write(&dpkg, format!("#!/bin/sh\n[ \"$*\" = \"--search {}\" ]\n", seen.display())).unwrap();
+    fs::set_permissions(&dpkg, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = installed.update_with_path(programs.path(), &["--mirror", &url(&mirror)]).await;
+    assert_refused(&output, 78, "belongs to the Debian package parley-relay");
+    installed.assert_untouched();
+    // Asking is free.
+    let output = installed.update_with_path(programs.path(), &["--mirror", &url(&mirror), "--check"]).await;
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
 }

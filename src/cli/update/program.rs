@@ -16,8 +16,6 @@ use super::error::{TrialError, UpdateError};
 
 /// For `--version` and `check`, which take a moment.
 const TRIAL_LIMIT: Duration = Duration::from_secs(30);
-/// What dpkg knows of a package's files.
-const DPKG_LIST: &str = "/var/lib/dpkg/info/parley-relay.list";
 
 /// The program that is to be replaced.
 pub(super) struct Program {
@@ -44,11 +42,23 @@ impl Program {
         };
         let given = path.unwrap_or(Path::new("/proc/self/exe"));
         let path = found.map_err(|error| UpdateError::Installed(given.to_owned(), error))?;
-        let list = fs::read_to_string(DPKG_LIST).unwrap_or_default();
-        if is_listed(&path, &list) {
-            return Err(UpdateError::Packaged(path));
-        }
         Ok(Self { path })
+    }
+
+    /// Refuses a program that dpkg put there: apt brings the next one.
+    pub(super) async fn refuse_packaged(&self) -> Result<(), UpdateError> {
+        let mut command = Command::new("dpkg-query");
+        command
+            .arg("--search")
+            .arg(&self.path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // Where there is no dpkg, there is no package either.
+        match command.status().await {
+            Ok(found) if found.success() => Err(UpdateError::Packaged(self.path.clone())),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// Where the one before is kept.
@@ -124,19 +134,21 @@ impl Program {
             fs::hard_link(&self.path, &previous).or_else(|_| fs::copy(&self.path, &previous).map(drop))
         };
         keep().map_err(|error| UpdateError::Write(previous.clone(), error))?;
-        let replaced = fs::rename(&staged.path, &self.path).and_then(|()| self.sync());
-        replaced.map_err(|error| UpdateError::Write(self.path.clone(), error))
+        fs::rename(&staged.path, &self.path).map_err(|error| UpdateError::Write(self.path.clone(), error))?;
+        self.sync();
+        Ok(())
     }
 
     /// Puts the previous program back.
     pub(super) fn roll_back(&self) -> io::Result<()> {
         fs::rename(self.previous(), &self.path)?;
-        self.sync()
+        self.sync();
+        Ok(())
     }
 
-    /// The names reach the disk.
-    fn sync(&self) -> io::Result<()> {
-        File::open(self.directory())?.sync_all()
+    /// Has the names reach the disk. Where that fails, a power cut may bring the other program back: a whole one too.
+    fn sync(&self) {
+        let _ = File::open(self.directory()).and_then(|directory| directory.sync_all());
     }
 }
 
@@ -188,10 +200,6 @@ fn succeeded(argument: &'static str, output: &Output) -> Result<(), TrialError> 
 fn version(output: &Output) -> Option<Version> {
     let text = std::str::from_utf8(&output.stdout).ok()?;
     Version::parse(text.split_whitespace().last()?).ok()
-}
-
-fn is_listed(path: &Path, list: &str) -> bool {
-    list.lines().any(|line| Path::new(line) == path)
 }
 
 #[cfg(test)]
@@ -249,12 +257,5 @@ mod tests {
         assert!(matches!(program.lock(), Err(UpdateError::Locked(_))));
         drop(lock);
         assert!(program.lock().is_ok());
-    }
-
-    #[test]
-    fn a_program_of_a_package_is_known_by_its_list() {
-        let list = "/.\n/usr\n/usr/bin\n/usr/bin/parley-relay\n";
-        assert!(is_listed(Path::new("/usr/bin/parley-relay"), list));
-        assert!(!is_listed(Path::new("/usr/local/bin/parley-relay"), list));
     }
 }

@@ -143,6 +143,14 @@ impl Installed {
         assert_eq!(self.program(), program("0.0.1", &works()));
     }
 
+    /// Runs `update` on it where `path` comes first among the places of programs.
+    pub(crate) async fn update_with_path(&self, path: &Path, arguments: &[&str]) -> Output {
+        let found = std::env::var("PATH").unwrap();
+        let mut command = command(&self.path("parley-relay"), arguments);
+        command.env("PATH", format!("{}:{found}", path.display()));
+        within("the update to end", command.output()).await.unwrap()
+    }
+
     /// Runs `update` on it.
     pub(crate) async fn update(&self, arguments: &[&str]) -> Output {
         update(&self.path("parley-relay"), arguments).await
@@ -151,10 +159,14 @@ impl Installed {
 
 /// Runs `update` on a program.
 pub(crate) async fn update(program: &Path, arguments: &[&str]) -> Output {
+    within("the update to end", command(program, arguments).output()).await.unwrap()
+}
+
+fn command(program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_parley-relay"));
     command.arg("update").arg("--binary").arg(program).args(arguments).kill_on_drop(true);
     for variable in ["MIRROR_BASE_URL", "http_proxy", "HTTP_PROXY", "ALL_PROXY"] {
         command.env_remove(variable);
     }
-    within("the update to end", command.output()).await.unwrap()
+    command
 }
