@@ -76,6 +76,8 @@ die() {
   exit 1
 }
 
+no_room() { die 'temporary files cannot be written' 'is the disk full?'; }
+
 # --- Answers: flags first, then the terminal, then what is offered -------------------------------------------------
 
 declare -A answer=() given=()
@@ -453,14 +455,14 @@ new=''
 get_program() {
   local name source=''
   name=relay-linux-$(architecture)
-  work=$(mktemp -d) || die 'there is no room for temporary files'
+  work=$(mktemp -d) || no_room
   if [ -z "$files" ]; then files=$(script_directory); fi
   if [ -n "$files" ] && [ -f "$files/$name" ]; then
     say "Using $files/$name"
     source=$files/$name
     local sums
     for sums in SHA256SUMS SHA256SUMS.minisig; do
-      if [ -f "$files/$sums" ]; then cp "$files/$sums" "$work/" || die 'there is no room for temporary files'; fi
+      if [ -f "$files/$sums" ]; then cp "$files/$sums" "$work/" || no_room; fi
     done
   else
     say "Downloading $mirror/$name"
@@ -592,16 +594,13 @@ ask_domain() {
 
 # Which certificate was asked for, or is there, before any question.
 wanted_certificate() {
-  local mode
   if [ -n "${given[certificate]:-}" ]; then
     say "${given[certificate]}"
   elif [ -n "${given[cert]:-}" ]; then
     say files
-  elif [ -n "$base_config" ] && [ "${#domains[@]}" -eq 0 ] && [ -z "$old_port" ]; then
-    mode=$(present tls mode)
-    if [ -n "$(present tls cert)" ]; then mode=files; fi
-    if [ -z "$mode" ] && ! grep -q '^[[:blank:]]*\[tls\]' "$base_config"; then mode=off; fi
-    say "${mode:-auto}"
+  elif [ -n "$base_config" ] && [ -z "$old_port" ]; then
+    # A name for what was plain HTTP turns it into something else.
+    if [ "${#domains[@]}" -eq 0 ] || [ "$(present_mode)" != off ]; then present_mode; fi
   fi
 }
 
@@ -771,33 +770,71 @@ make_certificate_readable() {
 
 as_account() { runuser -u "$ACCOUNT" -- "$@"; }
 
+# Has the new program write the config. One that is there is told only what is to be other than it is, so that it
+# stays as it was written.
 write_config() {
-  local arguments=() name
-  for name in "${domains[@]}"; do arguments+=(--domain "$name"); done
+  local arguments=() name mode='' proxy=off
   if [ -n "$base_config" ]; then
     arguments+=(--from "$base_config")
+    mode=$(present_mode)
+    if [ "$(present upstream_proxy enabled)" = true ]; then proxy=$(present upstream_proxy url); fi
   elif [ -f "$sova" ]; then
     arguments+=(--sova "$sova")
   fi
-  arguments+=(--uri-prefix "${answer[prefix]}" --backend "${answer[backend]}" --frontend "${answer[frontend]}")
-  # What is the default is not written down.
-  if [ "${answer[port]}" != 443 ] || [ -n "$base_config" ]; then arguments+=(--port "${answer[port]}"); fi
-  if [ -n "${answer[http_port]}" ]; then arguments+=(--http-port "${answer[http_port]}"); fi
-  if [ "${answer[upstream-proxy]}" != off ] || [ -n "$base_config" ]; then
-    arguments+=(--upstream-proxy "${answer[upstream-proxy]}")
+  if [ "${domains[*]}" != "$(present tls domains)" ]; then
+    for name in "${domains[@]}"; do arguments+=(--domain "$name"); done
   fi
-  for name in email acme-proxy dns-hook; do
-    if [ -n "${answer[$name]:-}" ]; then arguments+=("--$name" "${answer[$name]}"); fi
-  done
+  differ uri-prefix "${answer[prefix]}" "$(present '' uri_prefix)"
+  differ backend "${answer[backend]}" "$(present backend url)"
+  differ frontend "${answer[frontend]}" "$(present_frontend)"
+  differ upstream-proxy "${answer[upstream-proxy]}" "$proxy"
+  differ email "${answer[email]:-}" "$(present tls.acme email)"
+  differ acme-proxy "${answer[acme-proxy]:-}" "$(present tls.acme proxy)"
+  differ dns-hook "${answer[dns-hook]:-}" "$(present tls.acme.dns hook)"
+  differ http-port "${answer[http_port]}" "$(current http_port)"
   case ${answer[certificate]} in
-    files) arguments+=(--cert "${answer[cert]}" --key "${answer[key]}") ;;
-    dns) arguments+=(--certificate acme) ;;
-    *) arguments+=(--certificate "${answer[certificate]}") ;;
+    off) differ port "${answer[port]}" "$(first "$(present server port)" 7861)" ;;
+    *) differ port "${answer[port]}" "$(first "$(current port)" 443)" ;;
+  esac
+  case ${answer[certificate]} in
+    files)
+      if [ "${answer[cert]}" != "$(present tls cert)" ] || [ "${answer[key]}" != "$(present tls key)" ]; then
+        arguments+=(--cert "${answer[cert]}" --key "${answer[key]}")
+      fi
+      ;;
+    dns) differ certificate acme "$mode" ;;
+    *) differ certificate "${answer[certificate]}" "$mode" ;;
   esac
   rm -f "$(staged "$CONFIG")"
   "$new" init "$(staged "$CONFIG")" "${arguments[@]}" >/dev/null ||
     die 'with these answers there is no valid config' 'nothing has been changed'
   place "$CONFIG" 640 "$ACCOUNT"
+}
+
+# differ FLAG VALUE PRESENT : adds the flag for a value that is another than the present one.
+differ() {
+  if [ "$2" != "$3" ]; then arguments+=("--$1" "$2"); fi
+}
+
+# The front end of the config, as --frontend would give it.
+present_frontend() {
+  case $(present frontend mode) in
+    disabled) say off ;;
+    forward) present frontend url ;;
+    *) present frontend directory ;;
+  esac
+}
+
+# `[tls] mode` of the config that there is: what it means where it is not written.
+present_mode() {
+  local mode
+  mode=$(present tls mode)
+  if [ -n "$(present tls cert)" ] && [ "$mode" != off ]; then
+    mode=files
+  elif [ -z "$mode" ] && ! grep -q '^[[:blank:]]*\[tls\]' "$base_config"; then
+    mode=off
+  fi
+  say "${mode:-auto}"
 }
 
 write_units() {
@@ -890,7 +927,7 @@ retire_certbot() {
     warn 'the crontab line that runs certbot stays, because there are other certificates; it names a unit that is off now'
     return 0
   fi
-  cp "$lines" "$lines.before" || die 'there is no room for temporary files'
+  cp "$lines" "$lines.before" || no_room
   undo+=("crontab $lines.before")
   grep -v 'certbot renew.*parley-\(relay\|chat\)-nginx' "$lines.before" >"$lines" || true
   crontab "$lines" || die 'the crontab cannot be changed'
@@ -1061,7 +1098,7 @@ do_modify() {
   version=$("$new" --version)
   base_config=$CONFIG
   if [ "$mirror" != "$RELEASES" ] || command -v curl >/dev/null || command -v wget >/dev/null; then downloaded=1; fi
-  work=$(mktemp -d) || die 'there is no room for temporary files'
+  work=$(mktemp -d) || no_room
   ask_everything
   say ''
   make_directories
@@ -1109,8 +1146,7 @@ recall() {
   for name in directory updates update-time; do answer[$name]=$(setting "$name"); done
   answer[updates]=${answer[updates]:-off}
   answer[port]=$(first "$(present server port)" 443)
-  answer[certificate]=$(first "$(present tls mode)" auto)
-  grep -q '^[[:blank:]]*\[tls' "$CONFIG" || answer[certificate]=off
+  answer[certificate]=$(present_mode)
   read -r -a domains <<<"$(first "$(present tls domains)" localhost)"
 }
 

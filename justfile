@@ -26,7 +26,7 @@ doc:
 
 # The shell scripts.
 shellcheck:
-    shellcheck tests/run tests/release .ci/run dist/*.sh dist/debian/*
+    shellcheck install.sh tests/run tests/release tests/installer/* .ci/run dist/*.sh dist/debian/*
 
 # The static binary, dist/out/relay-linux-x64.
 static:

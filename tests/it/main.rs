@@ -39,6 +39,7 @@ mod header_attacks;
 mod headers;
 mod health;
 mod identity;
+mod init;
 mod installer;
 mod limits;
 mod load;

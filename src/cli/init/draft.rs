@@ -247,9 +247,14 @@ impl Draft {
     /// Sets a key; the comments around it stay.
     pub(super) fn set(&mut self, table: &str, key: &str, value: impl Into<Value>) {
         let mut value = value.into();
+        let before_rules = self.before_rules();
         let mut inside: &mut dyn TableLike = self.document.as_table_mut();
         for name in table.split('.').filter(|name| !name.is_empty()) {
-            let item = inside.entry(name).or_insert_with(|| Item::Table(Table::new()));
+            let item = inside.entry(name).or_insert_with(|| {
+                let mut table = Table::new();
+                table.set_position(before_rules);
+                Item::Table(table)
+            });
             // The loader has read this file: what it takes for a table is one.
             match item.as_table_like_mut() {
                 Some(next) => inside = next,
@@ -293,6 +298,12 @@ impl Draft {
         let text = plain.to_str().ok_or_else(|| InitError::NotUtf8(path.clone()))?;
         self.set(table, key, text);
         Ok(())
+    }
+
+    /// Where a new table goes: behind the last one before the rules, which are many and a person's own.
+    fn before_rules(&self) -> Option<isize> {
+        let rules = self.document.get("paths")?.as_array_of_tables()?;
+        Some(rules.get(0)?.position()? - 1)
     }
 
     fn remove(&mut self, table: &str, key: &str) {

@@ -209,6 +209,8 @@ fn a_change_changes_nothing_else() {
     assert_eq!(change("--domain chat.lan"), before);
     assert_eq!(change("--port 9444"), before.replace("9443", "9444"));
     assert_eq!(change("--uri-prefix b"), before.replace("uri_prefix = \"a\"", "uri_prefix = \"b\""));
+    let limited = change("--log debug");
+    assert!(limited.find("[log]").unwrap() < limited.find("# The rules").unwrap(), "{limited}");
     assert_eq!(change("--upstream-proxy off"), before.replace("enabled = true", "enabled = false"));
     let files = change("--certificate off");
     assert_eq!(files, before.replace("mode = \"auto\"", "mode = \"off\""));

@@ -14,6 +14,9 @@ use std::{
 
 use tempfile::TempDir;
 
+/// How long a command may take, by timeout(1): long, because two cores are shared by many tests.
+const COMMAND_SECONDS: &str = "120";
+
 /// A running machine.
 pub(crate) struct Machine {
     /// `unshare`, which takes the first process, and with it all others, along.
@@ -45,6 +48,8 @@ impl Machine {
             .arg(tree)
             .arg(size)
             .arg(&merged)
+            // Held until the machine is dropped: with the end of this process the machine ends too.
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -164,7 +169,8 @@ impl Machine {
     }
 
     fn command(&self, line: &str) -> Command {
-        let mut command = Command::new("nsenter");
+        let mut command = Command::new("timeout");
+        command.args(["--foreground", "--kill-after=5", COMMAND_SECONDS, "nsenter"]);
         command.args(["--target", &self.first, "--mount", "--net", "--pid", "chroot"]);
         command.arg(self.merged.join("root"));
         command.args(["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);

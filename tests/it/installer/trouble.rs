@@ -55,14 +55,19 @@ fn a_full_disk_leaves_everything_as_it_was() {
     let Some(machine) = machine_of("300m") else { return };
     let fill = "cat /dev/zero >/srv/fill 2>/dev/null; true";
     machine.must(fill);
-    refused(&machine, &format!("{INSTALL} --yes --domain chat.lan"), "error: ");
+    refused(&machine, &format!("{INSTALL} --yes --domain chat.lan"), "is the disk full?");
+    // Room for small files, and not for the program.
+    machine.must("truncate --size=-1M /srv/fill");
+    refused(&machine, &format!("{INSTALL} --yes --domain chat.lan"), "is the disk full?");
     assert_ne!(machine.run("id parley-relay").code, Some(0));
     machine.must("rm /srv/fill");
     machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
     let (fingerprint, running) = (served(&machine, 443, "chat.lan"), process(&machine));
     release(&machine, &another_program());
-    machine.must(fill);
-    refused(&machine, &format!("{INSTALL} update --yes"), "is the disk full?");
+    for room in ["0", "1M"] {
+        machine.must(&format!("{fill}; truncate --size=-{room} /srv/fill"));
+        refused(&machine, &format!("{INSTALL} update --yes"), "is the disk full?");
+    }
     assert_eq!((served(&machine, 443, "chat.lan"), process(&machine)), (fingerprint, running));
     assert!(!machine.has("/usr/local/bin/.parley-relay.parley-new"));
 }
