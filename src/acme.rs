@@ -36,7 +36,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     config::AcmeConfig,
     storage::{Lock, Storage, StorageError},
-    tls::Certificates,
+    tls::{Certificates, Predecessor},
 };
 pub(crate) use challenges::Challenges;
 pub(crate) use client::through;
@@ -67,8 +67,10 @@ pub(crate) struct Manager {
     lives: Vec<Life>,
     /// The server that DNS-01 needs, where it is the relay's own.
     responder: Option<Responder>,
+    storage: Storage,
     /// Says to other processes that somebody takes their requests.
     lock: Option<Lock>,
+    predecessor: Predecessor,
 }
 
 /// Why certificates cannot be kept.
@@ -93,15 +95,20 @@ impl Manager {
         storage: &Storage,
         config: &AcmeConfig,
         challenges: Arc<Challenges>,
+        predecessor: Predecessor,
     ) -> Result<Self, ManagerError> {
-        let lock = storage.try_lock(LOCK).map_err(ManagerError::Storage)?;
-        if lock.is_none() {
+        let lock = match predecessor {
+            Predecessor::None => storage.try_lock(LOCK).map_err(ManagerError::Storage)?,
+            Predecessor::Running => None,
+        };
+        if lock.is_none() && predecessor == Predecessor::None {
             warn!(
                 storage = %storage.path("").display(),
                 "another process keeps certificates there; give each its own directory with --storage DIR"
             );
         }
-        let opened = dns::open(&config.dns, &config.subjects).map_err(ManagerError::Responder)?;
+        let opened =
+            dns::open(&config.dns, &config.subjects, predecessor).map_err(ManagerError::Responder)?;
         let (solver, responder) = opened.unzip();
         let solver = solver.map(Arc::new);
         let issuer = Arc::new(Issuer::new(storage.clone(), config, challenges, solver));
@@ -116,7 +123,9 @@ impl Manager {
         Ok(Self {
             lives: lives.collect::<Result<_, _>>().map_err(ManagerError::Storage)?,
             responder: responder.flatten(),
+            storage: storage.clone(),
             lock,
+            predecessor,
         })
     }
 
@@ -127,7 +136,10 @@ impl Manager {
 
     /// Lives all lives for as long as the process does. The certificate of the n-th name goes to the n-th place.
     pub(crate) async fn run(self, certificates: Arc<Certificates>) {
-        let _lock = self.lock;
+        let _lock = match self.predecessor {
+            Predecessor::None => self.lock,
+            Predecessor::Running => Some(wait_for_lock(&self.storage).await),
+        };
         let mut lives = JoinSet::new();
         if let Some(responder) = self.responder {
             lives.spawn(answer(responder));
@@ -140,8 +152,27 @@ impl Manager {
     }
 }
 
+/// Waits until the one before has let go: two that order at once would take each other's challenges away.
+async fn wait_for_lock(storage: &Storage) -> Lock {
+    loop {
+        match storage.try_lock(LOCK) {
+            Ok(Some(lock)) => return lock,
+            Ok(None) => {}
+            Err(error) => warn!("certificates are not renewed yet: {error}"),
+        }
+        sleep(TURN).await;
+    }
+}
+
 /// Answers DNS queries. Without that there is no DNS-01, which is no reason to serve nobody.
-async fn answer(responder: Responder) {
+async fn answer(mut responder: Responder) {
+    let mut told = false;
+    while let Err(error) = responder.have_sockets() {
+        if !std::mem::replace(&mut told, true) {
+            error!("no DNS challenges are answered yet: {error}");
+        }
+        sleep(TURN).await;
+    }
     if let Err(error) = responder.run().await {
         error!("the DNS responder ended: {error}; restart the relay to have it back");
     }

@@ -12,6 +12,7 @@ pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod unit;
 pub(crate) mod update;
+pub(crate) mod upgrade;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Init(Box<init::InitArgs>),
     /// Print a systemd unit
     Unit(unit::UnitArgs),
+    /// Let the binary that is on disk now take over from the relay that runs
+    Upgrade(upgrade::UpgradeArgs),
 }
 
 /// Where the configuration comes from.
@@ -101,7 +104,13 @@ Examples:
   parley-relay --domain chat.example.org
   parley-relay --domain 192.168.1.20
   parley-relay --config /etc/parley-relay/config.toml
-  parley-relay demo";
+  parley-relay demo
+
+Signals:
+  SIGHUP   read the configuration anew; a broken one is refused
+  SIGTERM  let what is open end, then exit; again exits at once
+  SIGUSR1  write a status into the log
+  SIGUSR2  let the binary that is on disk now take over";
 
 impl Cli {
     /// Reads the process's command line. `Err`: help, the version or a usage error has been printed.

@@ -149,7 +149,7 @@ pub(crate) struct Server {
 }
 
 /// `[tls]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Tls {
     /// The names and addresses that are served, wildcards aside; redirects fall back to the first.
     pub(crate) names: Vec<ServerName>,
@@ -206,7 +206,7 @@ pub(crate) enum ClientAddress {
 }
 
 /// How long the way to an origin may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Timeouts {
     /// Until a connection stands, proxies and TLS included.
     pub(crate) connect: Duration,

@@ -10,9 +10,11 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -52,7 +54,7 @@ enum BindError {
 
 /// Answers at the socket in `directory` until `drain` is cancelled. Where there can be none, that is told and nothing
 /// else happens: a relay serves without it.
-pub(crate) async fn run(directory: PathBuf, reporter: Reporter, drain: CancellationToken) {
+pub(crate) async fn run(directory: PathBuf, reporter: Arc<ArcSwap<Reporter>>, drain: CancellationToken) {
     let answering = async {
         let bound = match bind_in_turn(&directory).await {
             Ok(bound) => bound,
@@ -61,7 +63,7 @@ pub(crate) async fn run(directory: PathBuf, reporter: Reporter, drain: Cancellat
         tracing::debug!(socket = %bound.path.display(), "status can be asked for");
         loop {
             match bound.listener.accept().await {
-                Ok((stream, _)) => match time::timeout(WITHIN, answer(stream, &reporter)).await {
+                Ok((stream, _)) => match time::timeout(WITHIN, answer(stream, &reporter.load_full())).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::debug!(%error, "whoever asked for the status is gone"),
                     Err(_) => tracing::debug!("whoever asked for the status was too slow"),

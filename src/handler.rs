@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use http::{
-    Method, Request, Response,
-    header::{CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY},
+    HeaderValue, Method, Request, Response, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY},
     uri::Scheme,
 };
 use http_body::Body as _;
@@ -53,6 +53,9 @@ pub(crate) async fn handle(
         response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
     outcome.answered(response.status());
+    if connection.requests.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     entry.follow(response, in_flight)
 }
 
@@ -136,7 +139,7 @@ async fn frontend(
     }
 }
 
-fn redirect(target: &http::HeaderValue, code: http::StatusCode) -> Response<Body> {
+fn redirect(target: &HeaderValue, code: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = code;
     response.headers_mut().insert(http::header::LOCATION, target.clone());

@@ -20,6 +20,8 @@ struct State {
     born: Instant,
     /// Whether the connection has become a tunnel: what it carries is no HTTP.
     tunnel: AtomicBool,
+    /// Whether the next response is to be the last.
+    closing: AtomicBool,
     /// Requests that are being answered.
     in_flight: AtomicUsize,
     /// When the last of them ended.
@@ -54,6 +56,7 @@ impl Requests {
         Self(Arc::new(State {
             born: Instant::now(),
             tunnel: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             in_flight: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
             bodies: Mutex::default(),
@@ -69,6 +72,16 @@ impl Requests {
     /// Whether the connection has become a tunnel.
     pub(crate) fn is_tunnel(&self) -> bool {
         self.0.tunnel.load(Ordering::Relaxed)
+    }
+
+    /// Makes the next response the last.
+    pub(crate) fn close(&self) {
+        self.0.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the next response is to be the last.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.0.closing.load(Ordering::Relaxed)
     }
 
     /// Whether any request is being answered.

@@ -15,12 +15,14 @@ mod access;
 mod acme;
 mod admission;
 mod body;
+mod budget;
 mod cli;
 mod client;
 mod config;
 mod connection;
 mod control;
 mod demo;
+mod drain;
 mod error;
 mod error_pages;
 mod form;
@@ -34,16 +36,20 @@ mod listener;
 mod log;
 mod metrics;
 mod path;
+mod ports;
 mod proxy;
 mod redact;
 mod redirect;
 mod relay;
 mod rules;
+mod run_file;
 mod signal;
 mod site;
 mod storage;
+mod systemd;
 mod tcp;
 mod tls;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -68,6 +74,7 @@ pub fn main() -> ExitCode {
             Command::Generate(arguments) => cli::generate::run(&arguments),
             Command::Init(arguments) => cli::init::run(*arguments),
             Command::Unit(arguments) => cli::unit::run(arguments),
+            Command::Upgrade(arguments) => cli::upgrade::run(&arguments),
         },
     }
 }

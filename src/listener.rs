@@ -7,12 +7,17 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::connection::Service;
+use crate::{budget::Budget, connection::Service};
 
 /// How long to wait when there are no descriptors or no memory: some connection will end.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -21,23 +26,32 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Connections that the kernel keeps for us while we are busy.
 const BACKLOG: i32 = 1024;
 
+/// Whether another of our own sockets may have the port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Port {
+    Alone,
+    /// With one that is about to close, and has said that it shares.
+    Shared,
+}
+
 /// Binds a listening socket. `::` takes IPv4 too; where there is no IPv6, it is IPv4 alone.
-pub(crate) fn bind(host: IpAddr, port: u16) -> io::Result<TcpListener> {
-    match bind_to(SocketAddr::new(host, port)) {
+pub(crate) fn bind(host: IpAddr, port: u16, shared: Port) -> io::Result<TcpListener> {
+    match bind_to(SocketAddr::new(host, port), shared) {
         Err(error) if host.is_ipv6() && host.is_unspecified() && no_ipv6(&error) => {
-            bind_to(SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port))
+            bind_to(SocketAddr::new(IpAddr::from([0, 0, 0, 0]), port), shared)
         }
         bound => bound,
     }
 }
 
-fn bind_to(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_to(address: SocketAddr, shared: Port) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
     // A restart must not wait for the last connections of the one before.
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared == Port::Shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -49,48 +63,90 @@ fn no_ipv6(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL))
 }
 
-/// Accepts until `drain` is cancelled, each connection in a task of `connections`. Returns early only where
-/// the socket itself is broken.
-pub(crate) async fn accept(
-    listener: TcpListener,
-    service: Service,
-    permits: Arc<Semaphore>,
-    connections: TaskTracker,
-    drain: CancellationToken,
-) -> io::Result<()> {
-    let mut told: Option<Instant> = None;
-    loop {
-        // Permit first: a connection that cannot be served is better off in the kernel's queue.
-        let next = async {
-            // The semaphore is never closed.
-            let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
-            listener.accept().await.map(|accepted| (accepted, permit))
-        };
-        let accepted = tokio::select! {
-            () = drain.cancelled() => return Ok(()),
-            accepted = next => accepted,
-        };
-        match accepted {
-            Ok(((stream, peer), permit)) => {
-                let (service, drain) = (service.clone(), drain.clone());
-                connections.spawn(async move {
-                    service.serve(stream, peer, drain).await;
-                    drop(permit);
-                });
-            }
-            Err(error) if is_exhausted(&error) => {
-                service.metrics.connections.exhausted.add();
-                if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-                    tracing::warn!(%error, "cannot accept connections for now");
-                    told = Some(Instant::now());
+/// Asks an accept loop whether it still turns: it answers from its midst.
+pub(crate) type Probe = mpsc::Sender<oneshot::Sender<()>>;
+
+/// What accepting takes.
+pub(crate) struct Accepting {
+    /// Shared with whoever hands it to the next process.
+    pub(crate) listener: Arc<TcpListener>,
+    /// How the next connection is served; a reload changes it.
+    pub(crate) service: Arc<ArcSwap<Service>>,
+    /// One for each connection that may be open.
+    pub(crate) permits: Budget,
+    pub(crate) connections: TaskTracker,
+    /// Cancelled when this port closes, or the relay ends.
+    pub(crate) closing: CancellationToken,
+    /// Cancelled when the relay ends.
+    pub(crate) drain: CancellationToken,
+    pub(crate) probes: mpsc::Receiver<oneshot::Sender<()>>,
+}
+
+impl Accepting {
+    /// Accepts until the port closes, each connection in a task of its own. Returns early only where the socket
+    /// itself is broken.
+    pub(crate) async fn run(mut self) -> io::Result<()> {
+        let mut told: Option<Instant> = None;
+        loop {
+            // Permit first: a connection that cannot be served is better off in the kernel's queue.
+            let next = async {
+                // The semaphore is never closed.
+                let permit = self.permits.take().await.map_err(io::Error::other)?;
+                self.listener.accept().await.map(|accepted| (accepted, permit))
+            };
+            let accepted = tokio::select! {
+                () = self.closing.cancelled() => break,
+                Some(answer) = self.probes.recv() => {
+                    // An error: whoever asked waits no longer.
+                    answer.send(()).ok();
+                    continue;
                 }
-                tokio::time::sleep(BACK_OFF).await;
+                accepted = next => accepted,
+            };
+            match accepted {
+                Ok(((stream, peer), permit)) => self.serve(stream, peer, permit, self.closing.clone()),
+                Err(error) if is_exhausted(&error) => {
+                    self.service.load().metrics.connections.exhausted.add();
+                    if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+                        tracing::warn!(%error, "cannot accept connections for now");
+                        told = Some(Instant::now());
+                    }
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+                Err(error) if is_of_the_peer(&error) => {
+                    tracing::debug!(%error, "a connection ended before it began")
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) if is_of_the_peer(&error) => {
-                tracing::debug!(%error, "a connection ended before it began")
-            }
-            Err(error) => return Err(error),
         }
+        if !self.drain.is_cancelled() {
+            self.serve_what_waits().await;
+        }
+        Ok(())
+    }
+
+    /// Takes what the kernel has accepted for a port that a reload closes: it would be reset with the socket.
+    async fn serve_what_waits(&self) {
+        // A timeout of nothing polls once.
+        while let Ok(permit) = self.permits.try_take()
+            && let Ok(Ok((stream, peer))) = tokio::time::timeout(Duration::ZERO, self.listener.accept()).await
+        {
+            self.serve(stream, peer, permit, self.drain.clone());
+        }
+    }
+
+    fn serve(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        closing: CancellationToken,
+    ) {
+        let service = self.service.load_full();
+        self.connections.spawn(async move {
+            service.serve(stream, peer, closing).await;
+            drop(permit);
+        });
     }
 }
 

@@ -6,7 +6,7 @@ pub(crate) mod headers;
 pub(crate) mod health;
 pub(crate) mod identity;
 mod live_stream;
-mod pace;
+pub(crate) mod pace;
 pub(crate) mod pool;
 pub(crate) mod send;
 mod size_check;
@@ -130,12 +130,18 @@ impl Upstream {
         self.sender.health.away()
     }
 
+    /// Event streams that the origin feeds, and those that wait for it.
+    pub(crate) fn streams(&self) -> (usize, usize) {
+        let metrics = self.sender.health.metrics();
+        (metrics.live.value(), metrics.held.value())
+    }
+
     /// What is under way, for the log.
     pub(crate) fn log_status(&self) {
         let sender = &self.sender;
         let (busy, idle, waiting) = self.connections();
+        let (live, held) = self.streams();
         let metrics = sender.health.metrics();
-        let (live, held) = (metrics.live.value(), metrics.held.value());
         let (retries, given_up) = (metrics.retries.value(), metrics.given_up.value());
         tracing::info!(
             origin = %self,
@@ -201,7 +207,7 @@ impl Upstream {
     ) -> Result<Response<Body>, RequestError> {
         let wanted = Wanted {
             sender: Arc::clone(&self.sender),
-            slots: Arc::clone(&streams.slots),
+            slots: streams.slots.clone(),
             hold_for: streams.hold_for,
             bounded_by: streams.bounded_by,
             drain: streams.drain.clone(),

@@ -21,6 +21,11 @@ impl Redactor {
         Ok(Self { prefix, key })
     }
 
+    /// The same key with another prefix: what a query is shown as stays the same over reloads.
+    pub(crate) fn with_prefix(&self, prefix: UriPrefix) -> Self {
+        Self { prefix, key: self.key.clone() }
+    }
+
     /// The path of a request, percent-encoded, with `<prefix>` for the secret prefix and a hash for the query.
     pub(crate) fn target(&self, target: &Target) -> String {
         let mut shown = self.prefix.mask(target.path.encoded());

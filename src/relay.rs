@@ -1,54 +1,82 @@
-//! Binds, runs and drains: the one owner of every long-lived task.
+//! Runs, reloads, hands over and drains: the one owner of every long-lived task.
 
-use std::{
-    fmt, io,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
+mod edge;
+mod prepared;
+mod reload;
+mod status;
+
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use self::{
+    edge::Edge,
+    prepared::{Prepared, Present, Secured},
 };
-
-use http::HeaderValue;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::Instant};
-use tokio_rustls::TlsAcceptor;
-use tokio_util::{
-    sync::CancellationToken,
-    task::{AbortOnDropHandle, TaskTracker},
-};
-
 use crate::{
-    access::AccessLog,
     admission::Clients,
-    client::Trust,
-    config::{CertificateSource, Config, Log, LogFormat},
-    connection::{self, ProxyProtocol, Purpose, Service},
-    control::{self, Reporter, Served},
-    listener,
+    budget::Budget,
+    config::{Config, ConfigError, Loaded, ServerName},
+    control::{self, Reporter},
+    drain::Drain,
+    log::Logging,
     metrics::Metrics,
-    redirect::Names,
+    ports::{BindError, Inherited, Ports},
+    run_file::RunFile,
     signal,
-    site::{Frontend, Plan, Site, SiteError, Sites},
-    storage::Storage,
-    tls::{self, Keeper, TlsError},
+    site::{SiteError, Sites},
+    systemd,
+    tls::{Predecessor, TlsError},
+    upgrade::{self, Handover, HandoverError, Successor},
 };
 
 /// A relay that is bound and about to run.
 pub(crate) struct Relay {
-    listeners: Vec<(TcpListener, Service)>,
-    sites: Sites,
-    /// Where people find it: the first name's URL, or the address over plain HTTP.
-    url: String,
-    keeper: Option<Keeper>,
-    /// One for each connection that may be open.
-    permits: Arc<Semaphore>,
+    prepared: Prepared,
+    ports: Ports,
+    surroundings: Surroundings,
     /// Connections, and the tunnels that outlive their request.
     connections: TaskTracker,
+    drain: Drain,
     metrics: Arc<Metrics>,
-    /// Where the control socket lies, and what is told there.
-    control: (PathBuf, Reporter),
-    /// Cancelled when the relay is to end.
-    drain: CancellationToken,
-    /// How long open requests may take once the drain has begun.
+    /// What each client has of them.
+    clients: Clients,
+}
+
+/// What a relay has to do with besides its configuration.
+pub(crate) struct Surroundings {
+    /// Reads the configuration anew.
+    pub(crate) load: Arc<dyn Fn() -> Result<Loaded, ConfigError> + Send + Sync>,
+    pub(crate) logging: Logging,
+    pub(crate) manager: systemd::Manager,
+    /// Listening sockets that somebody else has bound.
+    pub(crate) inherited: Vec<Inherited>,
+    /// The process that this one takes over from.
+    pub(crate) handover: Option<Handover>,
+    /// Where `parley-relay upgrade` finds this process.
+    pub(crate) run_file: Option<RunFile>,
+}
+
+/// A relay that runs.
+struct Running {
+    ports: Ports,
+    sites: Sites,
+    edge: Option<Edge>,
+    names: Vec<ServerName>,
+    load: Arc<dyn Fn() -> Result<Loaded, ConfigError> + Send + Sync>,
+    logging: Logging,
+    manager: Arc<systemd::Manager>,
+    run_file: Option<RunFile>,
+    connections: TaskTracker,
+    metrics: Arc<Metrics>,
+    clients: Clients,
+    /// What is told at the control socket, and in which directory that lies.
+    reporter: Arc<ArcSwap<Reporter>>,
+    control: PathBuf,
+    /// Begins when the relay is to end.
+    drain: Drain,
+    /// How long open requests may take then.
     drain_for: Duration,
 }
 
@@ -61,295 +89,249 @@ pub(crate) enum Ended {
     Broken,
 }
 
+/// Why a running relay is to end.
+enum Why {
+    Asked(signal::Signal),
+    /// Another process serves now.
+    Replaced(Box<Successor>),
+    Broken,
+}
+
 /// Why a relay cannot start.
 #[derive(Debug)]
 pub(crate) enum StartError {
-    /// The flag is the one that chooses this port.
-    Bind {
-        host: IpAddr,
-        port: u16,
-        flag: &'static str,
-        error: io::Error,
-    },
+    Bind(BindError),
     Tls(TlsError),
     Site(SiteError),
     /// The system lets no signal be received.
     Signals(io::Error),
+    /// The process before does not let go.
+    Handover(HandoverError),
 }
 
 impl Relay {
     /// Takes a configuration apart, opens certificates and binds every port: all that can fail at a start.
-    pub(crate) fn bind(config: Config) -> Result<Self, StartError> {
-        let Config {
-            uri_prefix,
-            server,
-            tls,
-            backend,
-            upstream_proxy,
-            frontend,
-            limits,
-            log,
-            rules,
-            control,
-        } = config;
-        let (connections, drain) = (TaskTracker::new(), CancellationToken::new());
+    pub(crate) fn bind(config: Config, mut surroundings: Surroundings) -> Result<Self, StartError> {
+        let (connections, drain) = (TaskTracker::new(), Drain::default());
+        let permits = Budget::new(config.limits.connections);
+        let inherited = std::mem::take(&mut surroundings.inherited);
+        let ports = Ports::new(inherited, permits, connections.clone(), drain.begun().clone());
         let (metrics, clients) = (Arc::new(Metrics::new()), Clients::default());
-        let source = backend.timeouts.idle;
-        let plan = Plan {
-            uri_prefix,
-            rules,
-            backend,
-            upstream_proxy,
-            frontend,
-            trust: Trust::new(server.trusted_proxies, server.client_ip_header),
-            hsts: tls.as_ref().and_then(|tls| tls.hsts).map(hsts),
-            access: access_log(&log),
-            max_content_length: server.max_content_length.0,
-            idle_body: limits.idle_body,
-            requests_per_second: limits.requests_per_second,
-            metrics: Arc::clone(&metrics),
+        let predecessor =
+            if surroundings.handover.is_some() { Predecessor::Running } else { Predecessor::None };
+        let present = Present {
+            ports: &ports,
+            connections: &connections,
+            drain: &drain,
+            metrics: &metrics,
+            clients: &clients,
+            site: None,
+            edge: None,
+            predecessor,
         };
-        let sites = Sites::new(Site::build(plan, &connections, &drain).map_err(StartError::Site)?);
-        let service = |purpose| Service {
-            purpose,
-            sites: sites.clone(),
-            limits: connection::Limits {
-                idle: limits.idle_connection,
-                head: limits.request_head,
-                write: limits.idle_body,
-                source,
-            },
-            handshake: limits.handshake,
-            head_size: usize::try_from(limits.head_size.0).unwrap_or(usize::MAX),
-            proxy_protocol: if server.proxy_protocol {
-                ProxyProtocol::FromTrusted
-            } else {
-                ProxyProtocol::Off
-            },
-            clients: clients.clone(),
-            per_client: limits.connections_per_client,
-            metrics: Arc::clone(&metrics),
-        };
-        let bind = |port, flag| {
-            let host = server.host;
-            listener::bind(host, port).map_err(|error| StartError::Bind { host, port, flag, error })
-        };
-
-        let main = bind(server.port, "--port")?;
-        let main_address = main.local_addr().unwrap_or(SocketAddr::new(server.host, server.port));
-        let mut listeners = Vec::new();
-        let (keeper, url, served) = match tls {
-            None => {
-                listeners.push((main, service(Purpose::Http)));
-                (None, format!("http://{main_address}/"), None)
-            }
-            Some(tls) => {
-                // Every port before the first certificate: what fails has made nothing then.
-                let redirect = server.http_port.map(|port| bind(port, "--http-port")).transpose()?;
-                let (certificates, keeper) = Keeper::open(&tls).map_err(StartError::Tls)?;
-                let tickets = tls::ticketer().map_err(StartError::Tls)?;
-                let acceptor =
-                    TlsAcceptor::from(Arc::new(tls::server_config(Arc::clone(&certificates), tickets)));
-                let by_us = !matches!(tls.certificates, CertificateSource::Files { .. });
-                let served = Served {
-                    certificates: Arc::clone(&certificates),
-                    storage: by_us.then(|| Storage::at(&tls.storage)),
-                };
-                let names = Names { certificates, configured: tls.names.into() };
-                let url = names.url(main_address.port());
-                if let Some(redirect) = redirect {
-                    let purpose = Purpose::Redirect { names: names.clone(), https_port: main_address.port() };
-                    listeners.push((redirect, service(purpose)));
-                }
-                listeners.push((main, service(Purpose::Https { acceptor, names })));
-                (Some(keeper), url, Some(served))
-            }
-        };
-        let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        let reporter = Reporter {
-            metrics: Arc::clone(&metrics),
-            sites: sites.clone(),
-            most_connections: limits.connections,
-            most_per_client: limits.connections_per_client,
-            served,
-        };
-        Ok(Self {
-            listeners,
-            sites,
-            url,
-            keeper,
-            permits,
-            connections,
-            metrics,
-            control: (control, reporter),
-            drain,
-            drain_for: limits.drain,
-        })
+        let prepared = Prepared::new(config, present)?;
+        Ok(Self { prepared, ports, surroundings, connections, drain, metrics, clients })
     }
 
     /// Where the main listener listens.
     pub(crate) fn main_address(&self) -> Option<SocketAddr> {
-        // It is pushed last.
-        self.listeners.last().and_then(|(listener, _)| listener.local_addr().ok())
+        self.prepared.main_address()
     }
 
     /// The SHA-256 fingerprint of the first certificate; `None` over plain HTTP.
     pub(crate) fn fingerprint(&self) -> Option<String> {
-        self.keeper.as_ref()?.fingerprint()
+        let Secured::New(edge) = &self.prepared.tls else { return None };
+        edge.certificates.first().map(|first| first.fingerprint.clone())
     }
 
     /// Serves until a signal asks it to end, or something that must not end does.
     pub(crate) async fn run(self) -> Result<Ended, StartError> {
         let mut termination = signal::Termination::listen().map_err(StartError::Signals)?;
-        let inquiry = signal::Inquiry::listen().map_err(StartError::Signals)?;
-        let drain = self.drain;
-        let mut accepting = JoinSet::new();
-        for (listener, service) in self.listeners {
-            let listed = listener.local_addr().ok().map(|address| {
-                tracing::info!(kind = %service.purpose, %address, "listening");
-                self.metrics.list(service.purpose.name(), address)
-            });
-            let (permits, connections) = (Arc::clone(&self.permits), self.connections.clone());
-            let accept = listener::accept(listener, service, permits, connections, drain.clone());
-            accepting.spawn(async move {
-                let ended = accept.await;
-                drop(listed);
-                ended
-            });
+        let inquiry = signal::Asked::for_status().map_err(StartError::Signals)?;
+        let mut reload = signal::Asked::to_reload().map_err(StartError::Signals)?;
+        let mut upgrade = signal::Asked::to_upgrade().map_err(StartError::Signals)?;
+        let Self { prepared, ports, surroundings, connections, drain, metrics, clients } = self;
+        let Surroundings { load, logging, manager, inherited: _, handover, run_file } = surroundings;
+        if let Some(handover) = handover {
+            tokio::select! {
+                handed_over = handover.take_over() => handed_over.map_err(StartError::Handover)?,
+                _ = termination.received() => return Ok(Ended::Drained),
+            }
         }
-        let keeper = self.keeper.map(|keeper| AbortOnDropHandle::new(tokio::spawn(keeper.run())));
-        let site = self.sites.current();
-        tracing::info!(url = self.url, backend = %site.backend, front_end = %site.frontend, "serving");
+        let Prepared { site, ports: wanted, serving, tls, names, url, drain_for, .. } = prepared;
+        let (most_connections, control, served) = (prepared.connections, prepared.control, prepared.served);
+        let sites = Sites::new(site);
+        let reporter = Arc::new(ArcSwap::from_pointee(serving.reporter(most_connections, served, &sites)));
+        let ended = drain.begun().clone();
+        let _control =
+            AbortOnDropHandle::new(tokio::spawn(control::run(control.clone(), Arc::clone(&reporter), ended)));
+        let edge = match tls {
+            Secured::New(edge) => Some(*edge),
+            Secured::Not | Secured::Same => None,
+        };
+        let manager = Arc::new(manager);
+        let mut running = Running {
+            ports,
+            sites: sites.clone(),
+            edge,
+            names,
+            load,
+            logging,
+            manager: Arc::clone(&manager),
+            run_file,
+            connections: connections.clone(),
+            metrics,
+            clients,
+            reporter,
+            control,
+            drain,
+            drain_for,
+        };
+        running
+            .ports
+            .set(wanted.into_iter().map(|(had, purpose)| (had, serving.of(purpose, &sites))).collect());
+        if let Some(edge) = &mut running.edge {
+            edge.keep();
+        }
+        let site = sites.current();
+        tracing::info!(url, backend = %site.backend, front_end = %site.frontend, "serving");
+        manager.ready(&running.status());
+        if let Some(run_file) = &mut running.run_file {
+            run_file.write();
+        }
         tracing::info!("ready");
-        let _inquiries = AbortOnDropHandle::new(tokio::spawn(answer_inquiries(
-            inquiry,
-            self.sites.clone(),
-            self.connections.clone(),
-        )));
-        let (directory, reporter) = self.control;
-        let _control = AbortOnDropHandle::new(tokio::spawn(control::run(directory, reporter, drain.clone())));
+        let probes = running.ports.probes();
+        let watchdog = Arc::clone(&manager);
+        let _inquiries =
+            AbortOnDropHandle::new(tokio::spawn(status::answer_inquiries(inquiry, sites, connections)));
         // Said now, and not with the first request that fails: a backend that is not there yet is no error.
         let _look = AbortOnDropHandle::new(tokio::spawn(async move { site.backend.look().await }));
+        let watchdog =
+            AbortOnDropHandle::new(tokio::spawn(async move { watchdog.keep_watchdog(probes).await }));
 
-        let ended = tokio::select! {
-            signal = termination.received() => {
-                let (open, limit) = (self.connections.len(), self.drain_for);
-                tracing::info!(%signal, open, ?limit, "ending when what is open has ended; again ends at once");
+        let why = running.serve(&mut termination, &mut reload, &mut upgrade).await;
+        // Once another process has taken over, it is the one that has to be alive.
+        let _watchdog = (!matches!(why, Why::Replaced(_))).then_some(watchdog);
+        Ok(running.end(why, &mut termination).await)
+    }
+}
+
+impl Running {
+    /// Serves, reloads and upgrades until there is a reason to end.
+    async fn serve(
+        &mut self,
+        termination: &mut signal::Termination,
+        reload: &mut signal::Asked,
+        upgrade: &mut signal::Asked,
+    ) -> Why {
+        let mut status = status::Told::new(self.status());
+        loop {
+            tokio::select! {
+                signal = termination.received() => return Why::Asked(signal),
+                error = self.ports.broken() => {
+                    tracing::error!(error, "a listener broke");
+                    return Why::Broken;
+                }
+                () = unkept(&mut self.edge) => {
+                    tracing::error!("the keeper of certificates ended");
+                    return Why::Broken;
+                }
+                () = reload.received() => self.reload().await,
+                () = upgrade.received() => {
+                    let upgraded = tokio::select! {
+                        upgraded = upgrade::start(self.ports.bequest()) => upgraded,
+                        signal = termination.received() => return Why::Asked(signal),
+                    };
+                    match upgraded {
+                        Ok(successor) => return Why::Replaced(Box::new(successor)),
+                        Err(error) => {
+                            tracing::error!("no upgrade: {error}; this process goes on as before");
+                            if let Some(run_file) = &mut self.run_file {
+                                run_file.refused(&error.to_string());
+                            }
+                        }
+                    }
+                }
+                () = status.due() => status.tell(&self.manager, self.status()),
+            }
+        }
+    }
+
+    /// Lets what is open end, within its time.
+    async fn end(mut self, why: Why, termination: &mut signal::Termination) -> Ended {
+        let (open, streams, limit) = (self.connections.len(), self.drain.streams(), self.drain_for);
+        let mut successor = None;
+        let ended = match why {
+            Why::Asked(signal) => {
+                tracing::info!(
+                    %signal, open, streams, ?limit,
+                    "ending when what is open has ended; again ends at once"
+                );
+                self.manager.stopping(&format!("ending: {open} connections, {streams} streams"));
                 Ended::Drained
             }
-            Some(ended) = accepting.join_next() => {
-                tracing::error!(?ended, "a listener broke");
-                Ended::Broken
+            Why::Replaced(mut next) => {
+                let pid = next.pid();
+                self.manager.main_pid(pid);
+                if let Some(edge) = &mut self.edge {
+                    edge.let_go();
+                }
+                if let Some(run_file) = &mut self.run_file {
+                    run_file.leave();
+                }
+                next.go().await;
+                tracing::info!(
+                    pid,
+                    open,
+                    streams,
+                    ?limit,
+                    "another process has taken over; ending when what is open has ended"
+                );
+                successor = Some(*next);
+                Ended::Drained
             }
-            () = outlives(keeper) => {
-                tracing::error!("the keeper of certificates ended");
+            Why::Broken => {
+                self.manager.stopping("ending: something broke");
                 Ended::Broken
             }
         };
-        drain.cancel();
-        // The listening sockets close here: who connects now is refused, and can go elsewhere.
-        while accepting.join_next().await.is_some() {}
+        self.drain.begin(limit);
+        // The listening sockets close here: who connects now is refused, unless another process has them too.
+        self.ports.close().await;
         self.connections.close();
-        let deadline = Instant::now() + self.drain_for;
         tokio::select! {
             () = self.connections.wait() => tracing::info!("ended"),
-            () = tokio::time::sleep_until(deadline) => {
+            () = tokio::time::sleep(limit) => {
                 tracing::warn!(open = self.connections.len(), "the limit is reached; closing what is open");
             }
             signal = termination.received() => tracing::warn!(%signal, "ending at once"),
+            status = upgrade::failed(&mut successor) => {
+                // As long as this one lives, nobody would start another.
+                tracing::error!(%status, "the process that took over failed; ending at once");
+                return Ended::Broken;
+            }
         }
-        Ok(ended)
+        ended
     }
 }
 
-/// Writes what is under way into the log whenever SIGUSR1 asks for it.
-async fn answer_inquiries(mut inquiry: signal::Inquiry, sites: Sites, connections: TaskTracker) {
-    loop {
-        inquiry.received().await;
-        let site = sites.current();
-        tracing::info!(clients = connections.len(), "status");
-        site.backend.log_status();
-        if let Frontend::Elsewhere(upstream) = &site.frontend {
-            upstream.log_status();
-        }
-    }
-}
-
-/// Ends when the keeper does; never where there is none.
-async fn outlives(keeper: Option<AbortOnDropHandle<()>>) {
-    match keeper {
-        // Whether it returned or panicked: nobody renews certificates any more.
-        Some(keeper) => drop(keeper.await),
+async fn unkept(edge: &mut Option<Edge>) {
+    match edge {
+        Some(edge) => edge.unkept().await,
         None => std::future::pending().await,
     }
-}
-
-/// Access lines are of level `info`.
-fn access_log(log: &Log) -> AccessLog {
-    match log.format {
-        _ if !log.access || log.level < tracing::Level::INFO => AccessLog::Off,
-        LogFormat::Text => AccessLog::Text,
-        LogFormat::Json => AccessLog::Json,
-    }
-}
-
-fn hsts(age: Duration) -> HeaderValue {
-    // A fixed name and decimal digits are visible ASCII.
-    HeaderValue::try_from(format!("max-age={}", age.as_secs()))
-        .unwrap_or(HeaderValue::from_static("max-age=0"))
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bind { host, port, flag, error } => {
-                write!(f, "cannot listen on {}: {error}", SocketAddr::new(*host, *port))?;
-                let kind = error.kind();
-                // 443 is 8443 for those who may not have it, 80 is 8080.
-                let other = if *port < 1024 { port + 8000 } else { port.checked_add(1).unwrap_or(port - 1) };
-                if kind == io::ErrorKind::PermissionDenied {
-                    write!(
-                        f,
-                        "\n  ports below 1024 need a capability: run under the systemd unit \
-                         (AmbientCapabilities=CAP_NET_BIND_SERVICE),\n  or take another: {flag} {other}"
-                    )?;
-                } else if kind == io::ErrorKind::AddrInUse {
-                    write!(
-                        f,
-                        "\n  another program listens there (find it with `ss -ltnp 'sport = :{port}'`): stop it,\n  \
-                         or take another port: {flag} {other}"
-                    )?;
-                } else if kind == io::ErrorKind::AddrNotAvailable {
-                    f.write_str(
-                        "\n  this machine does not have that address: leave --host off to listen on all",
-                    )?;
-                }
-                Ok(())
-            }
+            Self::Bind(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
             Self::Site(error) => error.fmt(f),
             Self::Signals(error) => write!(f, "signals cannot be received: {error}"),
+            Self::Handover(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for StartError {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_that_cannot_be_had_is_told_with_its_flag_and_another_port() {
-        for (port, flag, kind, advice) in [
-            (443, "--port", io::ErrorKind::PermissionDenied, "take another: --port 8443"),
-            (80, "--http-port", io::ErrorKind::PermissionDenied, "take another: --http-port 8080"),
-            (8080, "--http-port", io::ErrorKind::AddrInUse, "take another port: --http-port 8081"),
-            (65535, "--port", io::ErrorKind::AddrInUse, "take another port: --port 65534"),
-        ] {
-            let host = [127, 0, 0, 1].into();
-            let text = StartError::Bind { host, port, flag, error: kind.into() }.to_string();
-            assert!(text.contains(&format!("127.0.0.1:{port}")) && text.ends_with(advice), "{text}");
-        }
-    }
-}

@@ -1,4 +1,4 @@
-//! The signals that end the process, and the one that asks how it is.
+//! The signals that end the process, and those that ask something of it.
 
 use std::{fmt, io};
 
@@ -10,12 +10,23 @@ pub(crate) struct Termination {
     interrupt: unix::Signal,
 }
 
-/// SIGUSR1, from when this was made.
-pub(crate) struct Inquiry(unix::Signal);
+/// One signal that asks something, from when this was made.
+pub(crate) struct Asked(unix::Signal);
 
-impl Inquiry {
-    pub(crate) fn listen() -> io::Result<Self> {
+impl Asked {
+    /// SIGUSR1: how it is.
+    pub(crate) fn for_status() -> io::Result<Self> {
         unix::signal(SignalKind::user_defined1()).map(Self)
+    }
+
+    /// SIGHUP: to read the configuration anew.
+    pub(crate) fn to_reload() -> io::Result<Self> {
+        unix::signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// SIGUSR2: to let a new process take over.
+    pub(crate) fn to_upgrade() -> io::Result<Self> {
+        unix::signal(SignalKind::user_defined2()).map(Self)
     }
 
     /// The next one.

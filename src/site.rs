@@ -1,5 +1,7 @@
 //! A site: everything a request is decided and answered with. A reload builds a whole new one.
 
+mod origins;
+
 use std::{fmt, io, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
@@ -8,26 +10,19 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use tokio::sync::Semaphore;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
+use self::origins::{Maker, Origins};
 use crate::{
     access::AccessLog,
     admission::rate::RateLimit,
     client::Trust,
-    config::{self, BackendUrl, ClientAddress, FrontendUrl, ProxyUrl, UriPrefix},
+    config::{self, BackendUrl, FrontendUrl, ProxyUrl, UriPrefix},
+    drain::Drain,
     error_pages::ErrorPages,
     frontend::{OutsidePrefix, StaticFiles},
-    metrics::{Metrics, Origin},
-    proxy::{
-        Bounds, Upstream,
-        egress::{self, Egress},
-        event_stream::{Bound, Streams},
-        health::Health,
-        identity::Identity,
-        pool::Pool,
-        send::Sender,
-    },
+    metrics::Metrics,
+    proxy::{Bounds, Upstream},
     redact::Redactor,
     rules::Rules,
 };
@@ -45,6 +40,7 @@ pub(crate) struct Site {
     pub(crate) hsts: Option<HeaderValue>,
     pub(crate) access: AccessLog,
     pub(crate) redactor: Redactor,
+    origins: Origins,
 }
 
 /// Where a request goes that no rule matches.
@@ -89,55 +85,24 @@ pub(crate) enum SiteError {
 
 impl Site {
     /// Builds a site whose tunnels are tracked and whose streams end with `drain`; must run inside the runtime,
-    /// which the pools sweep themselves on.
+    /// which the pools sweep themselves on. What did not change since `before` goes on from it.
     pub(crate) fn build(
         plan: Plan,
         tunnels: &TaskTracker,
-        drain: &CancellationToken,
+        drain: &Drain,
+        before: Option<&Self>,
     ) -> Result<Self, SiteError> {
         let Plan { uri_prefix, rules, backend, upstream_proxy, frontend, trust, hsts, access, .. } = plan;
-        let web = Arc::new(egress::web_roots());
-        let roots = match &backend.ca_file {
-            Some(file) => Arc::new(read_roots(file)?),
-            None => Arc::clone(&web),
-        };
         let timeouts = backend.timeouts;
-        let sender = |url: &BackendUrl, roots: &Arc<RootCertStore>, identity, metrics: &Arc<Origin>| {
-            let egress = Egress::new(url, upstream_proxy.clone(), roots, timeouts.connect)
-                .map_err(|_| SiteError::OriginName(url.clone()))?;
-            Ok(Arc::new(Sender {
-                pool: Pool::new(egress, backend.max_connections, timeouts.idle, timeouts.queue),
-                identity,
-                response_within: timeouts.response,
-                health: Arc::new(Health::new(url.to_string(), Arc::clone(metrics))),
-            }))
-        };
         let bounds = Bounds {
             upload: plan.max_content_length,
             upload_idle: plan.idle_body,
             download_idle: timeouts.idle,
             retry_for: timeouts.retry,
         };
-        let identity = match backend.client_address {
-            ClientAddress::Loopback => Some(Identity::new()),
-            ClientAddress::Header => None,
-        };
-        let streams = (!timeouts.hold.is_zero()).then(|| Streams {
-            slots: Arc::new(Semaphore::new(stream_budget(&backend))),
-            hold_for: timeouts.hold,
-            drain: drain.clone(),
-            bounded_by: if backend.max_streams.is_some() { Bound::Origin } else { Bound::Connections },
-        });
-        let to_backend = sender(&backend.url, &roots, identity, &plan.metrics.backend)?;
-        let elsewhere = |url: FrontendUrl| {
-            // The backend's connections are counted together, whatever they are for.
-            let sender = if url.origin == backend.url {
-                Arc::clone(&to_backend)
-            } else {
-                sender(&url.origin, &web, None, &plan.metrics.frontend)?
-            };
-            Ok(Upstream::new(url, sender, None, bounds, tunnels.clone()))
-        };
+        let mut origins =
+            Maker::new(&backend, upstream_proxy.as_ref(), &plan.metrics, before.map(|site| &site.origins));
+        let to_backend = origins.backend()?;
         let frontend = match frontend {
             config::Frontend::Serve { directory, excluded_paths, only_below_prefix } => {
                 let outside = if only_below_prefix { OutsidePrefix::NotFound } else { OutsidePrefix::Served };
@@ -146,22 +111,22 @@ impl Site {
             config::Frontend::Forward(url) if url.origin == backend.url && url.base.is_empty() => {
                 Frontend::Backend
             }
-            config::Frontend::Forward(url) => Frontend::Elsewhere(elsewhere(url)?),
+            config::Frontend::Forward(url) => {
+                let sender = origins.elsewhere(url.origin.clone())?;
+                Frontend::Elsewhere(Upstream::new(url, sender, None, bounds, tunnels.clone()))
+            }
             config::Frontend::Disabled => Frontend::Disabled,
         };
         let pages = match &frontend {
             Frontend::Files(files) => files.error_pages(),
             Frontend::Backend | Frontend::Elsewhere(_) | Frontend::Disabled => Vec::new(),
         };
-        let streams_most = if timeouts.hold.is_zero() { 0 } else { stream_budget(&backend) };
-        plan.metrics.backend.bound(backend.max_connections, streams_most);
-        plan.metrics.frontend.bound(backend.max_connections, 0);
         Ok(Self {
             rules,
             backend: Upstream::new(
                 FrontendUrl { origin: backend.url.clone(), base: "".into() },
                 to_backend,
-                streams,
+                origins.streams(drain),
                 bounds,
                 tunnels.clone(),
             ),
@@ -171,7 +136,11 @@ impl Site {
             rate: plan.requests_per_second.map(RateLimit::new),
             hsts,
             access,
-            redactor: Redactor::new(uri_prefix).map_err(|_| SiteError::Random)?,
+            redactor: match before {
+                Some(site) => site.redactor.with_prefix(uri_prefix),
+                None => Redactor::new(uri_prefix).map_err(|_| SiteError::Random)?,
+            },
+            origins: origins.finish(),
         })
     }
 }
@@ -193,21 +162,21 @@ pub(crate) struct Sites(Arc<ArcSwap<Site>>);
 
 impl Sites {
     pub(crate) fn new(site: Site) -> Self {
+        site.origins.put_in_force(None);
         Self(Arc::new(ArcSwap::from_pointee(site)))
+    }
+
+    /// Serves with `site` from the next request on. What has begun goes on with the one before.
+    pub(crate) fn replace(&self, site: Site) {
+        let site = Arc::new(site);
+        let before = self.0.swap(Arc::clone(&site));
+        site.origins.put_in_force(Some(&before.origins));
     }
 
     /// The site that a request which begins now is served by, to its end.
     pub(crate) fn current(&self) -> Arc<Site> {
         self.0.load_full()
     }
-}
-
-/// How many streams the backend feeds at once: an eighth of the connections, and at least one, is always kept
-/// for ordinary requests.
-fn stream_budget(backend: &config::Backend) -> usize {
-    let all = backend.max_connections;
-    let most = all.saturating_sub((all / 8).max(1)).max(1);
-    backend.max_streams.map_or(most, |streams| streams.min(most))
 }
 
 fn read_roots(file: &PathBuf) -> Result<RootCertStore, SiteError> {

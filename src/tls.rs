@@ -54,6 +54,15 @@ pub(crate) fn server_config(
     config
 }
 
+/// Whether somebody else keeps the certificates until we do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Predecessor {
+    /// What we cannot have now we cannot have.
+    None,
+    /// The process before, or the configuration before: it lets go once we are there.
+    Running,
+}
+
 /// What keeps the certificates that are served up to date.
 #[derive(Debug)]
 pub(crate) struct Keeper {
@@ -79,7 +88,10 @@ enum Source {
 
 impl Keeper {
     /// Loads or makes the first certificates. Asks nobody: what a CA has to issue comes later.
-    pub(crate) fn open(tls: &config::Tls) -> Result<(Arc<Certificates>, Self), TlsError> {
+    pub(crate) fn open(
+        tls: &config::Tls,
+        predecessor: Predecessor,
+    ) -> Result<(Arc<Certificates>, Self), TlsError> {
         let now = OffsetDateTime::now_utc();
         let (source, first) = match &tls.certificates {
             CertificateSource::Files { cert, key } => {
@@ -93,7 +105,7 @@ impl Keeper {
                 let first = Arc::clone(ca.leaf());
                 (Source::LocalCa(Box::new(ca)), first)
             }
-            CertificateSource::Acme(config) => return Self::open_acme(tls, config, now),
+            CertificateSource::Acme(config) => return Self::open_acme(tls, config, predecessor, now),
         };
         log_certificate(&first);
         let certificates = Arc::new(Certificates::one(first, tls.unknown_names));
@@ -107,12 +119,13 @@ impl Keeper {
     fn open_acme(
         tls: &config::Tls,
         config: &AcmeConfig,
+        predecessor: Predecessor,
         now: OffsetDateTime,
     ) -> Result<(Arc<Certificates>, Self), TlsError> {
         let storage = Storage::open(&tls.storage).map_err(TlsError::Storage)?;
         let challenges = Arc::new(Challenges::default());
-        let manager =
-            acme::Manager::open(&storage, config, Arc::clone(&challenges)).map_err(TlsError::Acme)?;
+        let manager = acme::Manager::open(&storage, config, Arc::clone(&challenges), predecessor)
+            .map_err(TlsError::Acme)?;
         let mut local = config.local.clone();
         let mut places = Vec::new();
         for (stored, otherwise) in manager.stored() {
@@ -146,11 +159,6 @@ impl Keeper {
         let certificates = Arc::new(Certificates::new(places, first_name, tls.unknown_names, challenges));
         let keeper = Self { certificates: Arc::clone(&certificates), own, acme: Some(manager) };
         Ok((certificates, keeper))
-    }
-
-    /// The SHA-256 fingerprint of the first name's certificate.
-    pub(crate) fn fingerprint(&self) -> Option<String> {
-        self.certificates.first().map(|first| first.fingerprint.clone())
     }
 
     /// Keeps the certificates up to date for as long as the process lives.
@@ -371,7 +379,8 @@ mod tests {
         install_provider();
         let storage = tempfile::tempdir().unwrap();
         let names = ["chat.lan", "chat.example.org", "192.168.1.20", "fd00::20", "203.0.113.7"];
-        let (certificates, _keeper) = Keeper::open(&config(storage.path(), &names)).unwrap();
+        let (certificates, _keeper) =
+            Keeper::open(&config(storage.path(), &names), Predecessor::None).unwrap();
         assert_eq!(certificates.first_name(), Some("chat.lan".parse().unwrap()));
         let server = Arc::new(server_config(certificates, ticketer().unwrap()));
         for version in [&TLS12, &TLS13] {
@@ -392,7 +401,7 @@ mod tests {
         let tls = config(storage.path(), &["chat.lan"]);
         let ticketer = ticketer().unwrap();
         let load = || {
-            let (certificates, _keeper) = Keeper::open(&tls).unwrap();
+            let (certificates, _keeper) = Keeper::open(&tls, Predecessor::None).unwrap();
             Arc::new(server_config(certificates, Arc::clone(&ticketer)))
         };
         for version in [&TLS12, &TLS13] {
@@ -413,7 +422,8 @@ mod tests {
     fn t1_unknown_names_and_protocols_get_an_alert() {
         install_provider();
         let storage = tempfile::tempdir().unwrap();
-        let (certificates, _keeper) = Keeper::open(&config(storage.path(), &["chat.lan"])).unwrap();
+        let (certificates, _keeper) =
+            Keeper::open(&config(storage.path(), &["chat.lan"]), Predecessor::None).unwrap();
         let server = Arc::new(server_config(certificates, ticketer().unwrap()));
         assert_eq!(server.max_early_data_size, 0);
         let h2 = Arc::new(client(storage.path(), &TLS13, &["h2"]));
@@ -436,7 +446,7 @@ mod tests {
         put("a.example");
         let mut tls = config(directory.path(), &["a.example"]);
         tls.certificates = CertificateSource::Files { cert: cert.clone(), key: key.clone() };
-        let (certificates, keeper) = Keeper::open(&tls).unwrap();
+        let (certificates, keeper) = Keeper::open(&tls, Predecessor::None).unwrap();
         let mut own = keeper.own.unwrap();
         let mut look = || {
             for _ in 0..3 {
@@ -469,7 +479,7 @@ mod tests {
         install_provider();
         let storage = tempfile::tempdir().unwrap();
         let domains = "domains = ['chat.lan', 'chat.example.org', '*.example.net', '192.168.1.20']";
-        let (certificates, keeper) = Keeper::open(&acme(storage.path(), domains)).unwrap();
+        let (certificates, keeper) = Keeper::open(&acme(storage.path(), domains), Predecessor::None).unwrap();
         assert!(keeper.acme.is_some() && keeper.own.is_some());
         let server = Arc::new(server_config(Arc::clone(&certificates), ticketer().unwrap()));
         let client = Arc::new(client(storage.path(), &TLS13, &["h2"]));
@@ -490,7 +500,7 @@ mod tests {
         let storage = tempfile::tempdir().unwrap();
         let keys = "domains = ['chat.example.org']\n[tls.acme]\nfallback = 'self-signed'";
         let tls = acme(storage.path(), keys);
-        let (certificates, _keeper) = Keeper::open(&tls).unwrap();
+        let (certificates, _keeper) = Keeper::open(&tls, Predecessor::None).unwrap();
         let server = Arc::new(server_config(Arc::clone(&certificates), ticketer().unwrap()));
         // A client that has been there would resume its session.
         let new_client = || Arc::new(client(storage.path(), &TLS13, &["h2"]));
@@ -514,10 +524,12 @@ mod tests {
         };
         let subject = "chat.example.org".parse().unwrap();
         let stored = acme::import(&Storage::open(storage.path()).unwrap(), &subject, &pair).unwrap();
-        let (_, first) = Keeper::open(&tls).unwrap();
-        let (_, second) = Keeper::open(&tls).unwrap();
+        let (_, first) = Keeper::open(&tls, Predecessor::None).unwrap();
+        let (_, second) = Keeper::open(&tls, Predecessor::None).unwrap();
         let expected = stored.certificate.map(|certificate| certificate.fingerprint.clone());
-        assert_eq!((first.fingerprint(), second.fingerprint()), (expected.clone(), expected));
+        let fingerprint =
+            |keeper: &Keeper| keeper.certificates.first().map(|first| first.fingerprint.clone());
+        assert_eq!((fingerprint(&first), fingerprint(&second)), (expected.clone(), expected));
     }
 
     #[test]

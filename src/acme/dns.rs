@@ -16,7 +16,10 @@ use std::{fmt, io, path::PathBuf, process::ExitStatus, time::Duration};
 
 use hickory_proto::ProtoError;
 
-use crate::config::{ServerName, Subject, acme::DnsConfig};
+use crate::{
+    config::{ServerName, Subject, acme::DnsConfig},
+    tls::Predecessor,
+};
 pub(crate) use hook::Hook;
 pub(crate) use lookup::Resolvers;
 pub(crate) use manual::Manual;
@@ -65,6 +68,7 @@ pub(crate) enum DnsError {
 pub(crate) fn open(
     config: &DnsConfig,
     subjects: &[Subject],
+    predecessor: Predecessor,
 ) -> Result<Option<(DnsSolver, Option<Responder>)>, ResponderError> {
     if let Some(program) = &config.hook {
         let hook = Hook::new(program.clone(), config.propagation, Resolvers::of_machine());
@@ -74,7 +78,11 @@ pub(crate) fn open(
         return Ok(None);
     };
     let names: Vec<_> = subjects.iter().filter_map(challenge_name).collect();
-    let (responder, handle) = Responder::bind(listen, names.iter().map(String::as_str))?;
+    let names = names.iter().map(String::as_str);
+    let (responder, handle) = match predecessor {
+        Predecessor::None => Responder::bind(listen, names)?,
+        Predecessor::Running => Responder::unbound(listen, names)?,
+    };
     Ok(Some((DnsSolver::Responder(handle), Some(responder))))
 }
 

@@ -4,6 +4,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use super::{EXIT_INTERNAL, run};
@@ -11,7 +12,8 @@ use crate::{
     config::{self, Environment, Flags, Loaded},
     demo::DemoBackend,
     log,
-    relay::{Ended, Relay},
+    relay::{Ended, Relay, Surroundings},
+    systemd,
     tls::local_ca,
 };
 
@@ -61,9 +63,16 @@ pub(crate) fn run(arguments: &DemoArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => return super::refuse(&error),
     };
-    log::start(&config.log);
+    let surroundings = Surroundings {
+        logging: log::start(&config.log),
+        load: Arc::new(move || config::load(None, &flags, &environment)),
+        manager: systemd::Manager::default(),
+        inherited: Vec::new(),
+        handover: None,
+        run_file: None,
+    };
     run::serve(runtime, async {
-        let relay = Relay::bind(config)?;
+        let relay = Relay::bind(config, surroundings)?;
         welcome(&relay, &storage);
         tokio::select! {
             ended = relay.run() => ended,

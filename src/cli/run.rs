@@ -1,32 +1,80 @@
 //! `run`, the default: serve until a signal ends it.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{ConfigArgs, EXIT_CONFIG, EXIT_INTERNAL};
 use crate::{
-    config::Loaded,
+    config::{Loaded, Style},
     log,
-    relay::{Ended, Relay, StartError},
+    relay::{Ended, Relay, StartError, Surroundings},
+    run_file::RunFile,
+    systemd,
+    upgrade::Handover,
 };
 
 /// Serves what the file and the flags say.
 pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
+    // First of all: it changes the environment, which no thread may read meanwhile.
+    let passed = systemd::passed_sockets();
+    let (handover, handed) = match Handover::of_process() {
+        Ok(Some((handover, sockets))) => (Some(handover), sockets),
+        Ok(None) => (None, Vec::new()),
+        Err(error) => {
+            eprintln!("error: {error}");
+            return EXIT_INTERNAL.into();
+        }
+    };
+    let refuse = |reason: &str| {
+        if let Some(handover) = handover.as_ref().and_then(|handover| handover.try_clone().ok()) {
+            handover.refuse(reason);
+        }
+    };
     let Loaded { config, warnings } = match arguments.load() {
         Ok(loaded) => loaded,
-        Err(error) => return super::refuse(&error),
+        Err(error) => {
+            refuse(&error.render(Style::Plain));
+            return super::refuse(&error);
+        }
     };
-    log::start(&config.log);
+    let logging = log::start(&config.log);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     raise_descriptor_limit();
-    match runtime() {
-        Ok(runtime) => serve(runtime, async { Relay::bind(config)?.run().await }),
-        Err(code) => code,
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    let mut inherited = handed;
+    match passed {
+        Ok(passed) => inherited.extend(passed),
+        Err(error) => {
+            tracing::error!("the sockets that systemd passes cannot be used: {error}");
+            return EXIT_CONFIG.into();
+        }
     }
+    let manager = systemd::Manager::of_process().unwrap_or_else(|error| {
+        tracing::warn!("{error}");
+        systemd::Manager::default()
+    });
+    let run_file = Some(RunFile::new(&config.control));
+    let load = {
+        let arguments = arguments.clone();
+        Arc::new(move || arguments.load())
+    };
+    let last_word = handover.as_ref().and_then(|handover| handover.try_clone().ok());
+    let surroundings = Surroundings { load, logging, manager, inherited, handover, run_file };
+    serve(runtime, async {
+        let relay = Relay::bind(config, surroundings).inspect_err(|error| {
+            if let Some(handover) = last_word {
+                handover.refuse(&error.to_string());
+            }
+        });
+        relay?.run().await
+    })
 }
 
 /// Takes all the descriptors that the system lets us have: each stream is two of them, and the soft limit of most

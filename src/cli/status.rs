@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Where the relay of a package has its socket: a shell is not told of a unit's runtime directory.
-const PACKAGED: &str = "/run/parley-relay";
+pub(super) const PACKAGED: &str = "/run/parley-relay";
 /// How long the relay may take.
 const WITHIN: Duration = Duration::from_secs(5);
 /// The longest answer that is read: a thousand certificates are not half of it.

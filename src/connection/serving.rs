@@ -17,6 +17,9 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A connection that can be asked to finish what it has and close.
 pub(super) trait Serving: Future<Output = hyper::Result<()>> {
+    /// Whether the peer is told which of its requests are still answered.
+    const SAYS_GOODBYE: bool;
+
     /// Answers what has begun, takes nothing new, and ends.
     fn finish(self: Pin<&mut Self>);
 }
@@ -27,6 +30,8 @@ where
     H: HttpService<Incoming, ResBody = Logged>,
     H::Error: Into<BoxError>,
 {
+    const SAYS_GOODBYE: bool = false;
+
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -38,6 +43,8 @@ where
     H: HttpService<Incoming, ResBody = Body>,
     H::Error: Into<BoxError>,
 {
+    const SAYS_GOODBYE: bool = false;
+
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
@@ -50,6 +57,8 @@ where
     H::Error: Into<BoxError>,
     H::Future: Send + 'static,
 {
+    const SAYS_GOODBYE: bool = true;
+
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }

@@ -19,10 +19,9 @@ use http::{
 };
 use http_body::Frame;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::OwnedSemaphorePermit,
     time::{Instant, Interval, MissedTickBehavior},
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     live_stream::Live,
@@ -30,7 +29,7 @@ use super::{
     send::{Answer, Sender},
     stream::{Download, Progress},
 };
-use crate::{body::Body, client::Client, error::BodyError, metrics::Counted};
+use crate::{body::Body, budget::Budget, client::Client, drain::Drain, error::BodyError, metrics::Counted};
 
 /// Between two comments on a stream that waits: proxies on the way close what is silent for half a minute.
 const COMMENT_EVERY: Duration = Duration::from_secs(10);
@@ -48,12 +47,12 @@ pub(super) const LINGER: Duration = Duration::from_secs(20);
 /// How event streams of an origin are kept.
 pub(crate) struct Streams {
     /// One permit for each stream that the origin feeds.
-    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) slots: Budget,
     /// How long a stream waits for the origin.
     pub(crate) hold_for: Duration,
     pub(crate) bounded_by: Bound,
     /// Says when the relay ends: streams end first, since they never would by themselves.
-    pub(crate) drain: CancellationToken,
+    pub(crate) drain: Drain,
 }
 
 /// What runs out first when an origin feeds too many streams.
@@ -68,10 +67,10 @@ pub(crate) enum Bound {
 /// A stream that a client asked for, to be opened as often as it takes.
 pub(super) struct Wanted {
     pub(super) sender: Arc<Sender>,
-    pub(super) slots: Arc<Semaphore>,
+    pub(super) slots: Budget,
     pub(super) hold_for: Duration,
     pub(super) bounded_by: Bound,
-    pub(super) drain: CancellationToken,
+    pub(super) drain: Drain,
     pub(super) client: Client,
     /// Without a body.
     pub(super) request: Request<()>,
@@ -107,7 +106,7 @@ pub(super) enum Later {
 impl Wanted {
     /// Tries once to open the stream.
     pub(super) async fn attempt(&self) -> Tried {
-        match Arc::clone(&self.slots).try_acquire_owned() {
+        match self.slots.try_take() {
             Ok(permit) => self.attempt_with(permit).await,
             Err(_) => Tried::Later(Later::SlotFree),
         }
@@ -198,8 +197,8 @@ pub(super) fn come_back() -> Bytes {
 /// Keeps a stream open until the backend's can be joined, and gives that; `None`: the browser is to come back.
 async fn drive(wanted: Wanted, mut later: Later, outlet: Outlet) -> Option<Live> {
     let _held = wanted.sender.health.metrics().held.count();
-    let give_up = tokio::time::sleep(wanted.hold_for);
-    let mut give_up = std::pin::pin!(give_up);
+    let mut give_up = std::pin::pin!(tokio::time::sleep(wanted.hold_for));
+    let mut ending = wanted.drain.ending();
     let mut comments = Comments::new(&outlet);
     let mut pace = Pace::new(PAUSES);
     outlet.offer([come_back(), Bytes::from_static(COMMENT)].concat().into());
@@ -211,7 +210,7 @@ async fn drive(wanted: Wanted, mut later: Later, outlet: Outlet) -> Option<Live>
                 Later::SlotFree => {}
             }
             // The semaphore is never closed.
-            match Arc::clone(&wanted.slots).acquire_owned().await {
+            match wanted.slots.take().await {
                 // Boxed: a stream that waits does not carry the room that a try takes (measured: 5 KB of 7).
                 Ok(permit) => Box::pin(wanted.attempt_with(permit)).await,
                 Err(_) => Tried::Later(Later::Paced),
@@ -224,7 +223,8 @@ async fn drive(wanted: Wanted, mut later: Later, outlet: Outlet) -> Option<Live>
                 wanted.sender.health.metrics().given_up.add();
                 return None;
             }
-            () = wanted.drain.cancelled() => return None,
+            () = &mut ending => return None,
+            () = wanted.sender.replaced.cancelled() => return None,
         };
         match tried {
             Tried::Live((response, _), _) if !wanted.may_be_read(response.headers()) => return None,

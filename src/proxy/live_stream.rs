@@ -2,33 +2,47 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http_body::Frame;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     event_stream::{Bound, LINGER, Slot, come_back},
     stream::Download,
 };
-use crate::error::BodyError;
+use crate::{
+    drain::{Drain, Ending},
+    error::BodyError,
+};
+
 /// A backend's stream. When the backend breaks it, or the relay ends, it ends well, and the browser is told when to
 /// come back.
 pub(super) struct Live {
     /// `None` once it has ended.
     inner: Option<Download>,
     tail: Tail,
-    drained: Pin<Box<WaitForCancellationFutureOwned>>,
+    ending: Ending,
     slot: Option<Slot>,
 }
 
 impl Live {
     /// `slot`: its share of the budget, where it was asked for as a stream.
-    pub(super) fn new(inner: Download, slot: Option<Slot>, drain: &CancellationToken) -> Self {
-        let drained = Box::pin(drain.clone().cancelled_owned());
-        Self { inner: Some(inner), tail: Tail::default(), drained, slot }
+    pub(super) fn new(inner: Download, slot: Option<Slot>, drain: &Drain) -> Self {
+        Self { inner: Some(inner), tail: Tail::default(), ending: drain.ending(), slot }
+    }
+}
+
+impl Live {
+    /// Whether the relay ends it, and nothing of an event has been said.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        Pin::new(&mut self.ending).poll(cx).is_ready() && self.tail.is_between_events()
+    }
+
+    fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.inner = None;
+        Poll::Ready(Some(Ok(Frame::data(come_back()))))
     }
 }
 
@@ -44,12 +58,7 @@ impl http_body::Body for Live {
             return Poll::Ready(None);
         };
         let Poll::Ready(frame) = Pin::new(inner).poll_frame(cx) else {
-            ready!(self.drained.as_mut().poll(cx));
-            if !self.tail.is_between_events() {
-                return Poll::Pending;
-            }
-            self.inner = None;
-            return Poll::Ready(Some(Ok(Frame::data(come_back()))));
+            return if self.is_over(cx) { self.end() } else { Poll::Pending };
         };
         match frame {
             Some(Ok(frame)) => {

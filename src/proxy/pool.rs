@@ -9,7 +9,7 @@ use std::{
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     body::Body,
+    budget::Budget,
     error::{ConnectError, RequestError},
 };
 
@@ -32,10 +33,8 @@ const READ_BUFFER: usize = 64 << 10;
 /// The connections to one origin.
 pub(crate) struct Pool {
     egress: Egress,
-    /// How many sockets may be open.
-    most: usize,
     /// One permit for each open socket, idle ones too.
-    sockets: Arc<Semaphore>,
+    sockets: Budget,
     shelf: Arc<Mutex<Shelf>>,
     /// How long a request waits for a connection when all are taken.
     queue_for: Duration,
@@ -84,32 +83,23 @@ pub(crate) enum Age {
 }
 
 impl Pool {
-    /// At most `max_connections` sockets at once; idle ones are closed after `idle_for`.
-    pub(crate) fn new(
-        egress: Egress,
-        max_connections: usize,
-        idle_for: Duration,
-        queue_for: Duration,
-    ) -> Self {
+    /// As many `sockets` at once as there may be; idle ones are closed after `idle_for`.
+    pub(crate) fn new(egress: Egress, sockets: Budget, idle_for: Duration, queue_for: Duration) -> Self {
         let shelf = Arc::<Mutex<Shelf>>::default();
         let sweeper = tokio::spawn(sweep(Arc::clone(&shelf), idle_for));
-        let most = max_connections.min(Semaphore::MAX_PERMITS);
-        Self {
-            egress,
-            most,
-            sockets: Arc::new(Semaphore::new(most)),
-            shelf,
-            queue_for,
-            _sweeper: AbortOnDropHandle::new(sweeper),
-        }
+        Self { egress, sockets, shelf, queue_for, _sweeper: AbortOnDropHandle::new(sweeper) }
     }
 
     /// Connections in use, idle ones, and requests that wait for one.
     pub(crate) fn counts(&self) -> (usize, usize, usize) {
         let shelf = lock(&self.shelf);
         let (idle, waiting) = (shelf.idle.len(), shelf.queue.len());
-        let open = self.most - self.sockets.available_permits();
-        (open.saturating_sub(idle), idle, waiting)
+        (self.sockets.taken().saturating_sub(idle), idle, waiting)
+    }
+
+    /// The bound on its sockets.
+    pub(crate) fn sockets(&self) -> &Budget {
+        &self.sockets
     }
 
     pub(crate) fn egress(&self) -> &Egress {
@@ -122,14 +112,14 @@ impl Pool {
         if let Some(connection) = lock(&self.shelf).take_idle(source) {
             return Ok(self.leased(connection, source, Age::Reused));
         }
-        let permit = match Arc::clone(&self.sockets).try_acquire_owned() {
+        let permit = match self.sockets.try_take() {
             Ok(permit) => permit,
             Err(_) => {
                 let given = lock(&self.shelf).enqueue(source);
                 tokio::select! {
                     biased;
                     Ok(connection) = given => return Ok(self.leased(connection, source, Age::Reused)),
-                    Ok(permit) = Arc::clone(&self.sockets).acquire_owned() => permit,
+                    Ok(permit) = self.sockets.take() => permit,
                     () = tokio::time::sleep(self.queue_for) => return Err(RequestError::Busy),
                 }
             }

@@ -9,6 +9,7 @@ use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::TrySendError};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     headers,
@@ -31,10 +32,12 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 pub(crate) struct Sender {
     pub(crate) pool: Pool,
     /// `None`: the backend sees the relay alone.
-    pub(crate) identity: Option<Identity>,
+    pub(crate) identity: Option<Arc<Identity>>,
     /// From the last byte of the request to the head of the response.
     pub(crate) response_within: Duration,
     pub(crate) health: Arc<Health>,
+    /// Cancelled when a reload has put another in its place: what still waits for the origin has to ask that one.
+    pub(crate) replaced: CancellationToken,
 }
 
 /// A response's head, and the connection that its body comes on.

@@ -7,6 +7,7 @@ pub(crate) mod event_source;
 pub(crate) mod faulty;
 pub(crate) mod frames;
 pub(crate) mod kept;
+pub(crate) mod load;
 pub(crate) mod machine;
 pub(crate) mod mirror;
 pub(crate) mod pebble;

@@ -89,19 +89,37 @@ impl Responder {
         listen: SocketAddr,
         names: impl IntoIterator<Item = &'a str>,
     ) -> Result<(Self, ResponderHandle), ResponderError> {
+        let (mut responder, handle) = Self::unbound(listen, names)?;
+        responder.have_sockets()?;
+        Ok((responder, handle))
+    }
+
+    /// The same, for when another still has the address.
+    pub(crate) fn unbound<'a>(
+        listen: SocketAddr,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(Self, ResponderHandle), ResponderError> {
         let handle = ResponderHandle::default();
         for name in names {
             let name = zone::parse(name).map_err(ResponderError::Name)?;
             handle.zone().add_name(&name).map_err(ResponderError::Name)?;
         }
-        let sockets = if listen.ip().is_unspecified() {
-            bind_all(listen)?
-        } else {
-            let bound = Sockets::bind(listen);
-            vec![bound.map_err(|source| ResponderError::Bind { address: listen, source })?]
-        };
-        let responder = Self { listen, handle: handle.clone(), sockets };
+        let responder = Self { listen, handle: handle.clone(), sockets: Vec::new() };
         Ok((responder, handle))
+    }
+
+    /// Binds what is not bound yet.
+    pub(crate) fn have_sockets(&mut self) -> Result<(), ResponderError> {
+        if self.sockets.is_empty() {
+            let listen = self.listen;
+            self.sockets = if listen.ip().is_unspecified() {
+                bind_all(listen)?
+            } else {
+                let bound = Sockets::bind(listen);
+                vec![bound.map_err(|source| ResponderError::Bind { address: listen, source })?]
+            };
+        }
+        Ok(())
     }
 
     /// Where it listens.

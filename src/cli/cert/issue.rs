@@ -17,6 +17,7 @@ use crate::{
     config::{AcmeConfig, CertificateSource, ServerName, Subject, Tls, acme::ChallengeKind},
     log,
     storage::{Storage, StorageError},
+    tls::Predecessor,
 };
 
 /// For what `cert issue` gets certificates, and how.
@@ -130,7 +131,8 @@ fn solver(acme: &AcmeConfig, way: Way) -> Result<(DnsSolver, Option<Responder>),
             Ok((DnsSolver::Manual(terminal), None))
         }
         Way::Configured => {
-            let opened = dns::open(&acme.dns, &acme.subjects).map_err(IssueError::Responder)?;
+            let opened =
+                dns::open(&acme.dns, &acme.subjects, Predecessor::None).map_err(IssueError::Responder)?;
             opened.ok_or(IssueError::NoSolver)
         }
     }

@@ -119,6 +119,11 @@ impl Backend {
         within("a stream to be opened", async { self.feeds.lock().await.recv().await }).await.unwrap()
     }
 
+    /// The same, however long it takes; `None`: the backend is gone.
+    pub(crate) async fn next_feed(&self) -> Option<Feed> {
+        self.feeds.lock().await.recv().await
+    }
+
     /// Connections that are open now.
     pub(crate) fn open(&self) -> usize {
         *self.shared.open.borrow()

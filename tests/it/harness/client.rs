@@ -126,23 +126,36 @@ impl Client {
                 tokio::spawn(connection);
                 sender.send_request(request).await
             }
-            Version::Http2 => {
-                let mut shared = self.shared.lock().await;
-                let mut sender = match shared.as_ref().filter(|sender| !sender.is_closed()) {
-                    Some(sender) => sender.clone(),
-                    None => {
-                        let stream = TokioIo::new(self.connect().await);
-                        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                            .adaptive_window(true)
-                            .handshake(stream)
-                            .await?;
-                        tokio::spawn(connection);
-                        shared.insert(sender).clone()
-                    }
-                };
-                drop(shared);
-                sender.send_request(request).await
+            Version::Http2 => self.send_shared(request).await,
+        }
+    }
+
+    /// On the shared connection; on a new one once that takes no more, as browsers do after a GOAWAY.
+    async fn send_shared(&self, mut request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        loop {
+            let mut shared = self.shared.lock().await;
+            let mut sender = match shared.as_ref().filter(|sender| !sender.is_closed()) {
+                Some(sender) => sender.clone(),
+                None => {
+                    let stream = TokioIo::new(self.connect().await);
+                    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                        .adaptive_window(true)
+                        .handshake(stream)
+                        .await?;
+                    tokio::spawn(connection);
+                    shared.insert(sender).clone()
+                }
+            };
+            drop(shared);
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(response),
+                Err(mut failed) => match failed.take_message() {
+                    // It was not sent.
+                    Some(unsent) => request = unsent,
+                    None => return Err(failed.into_error()),
+                },
             }
+            tokio::task::yield_now().await;
         }
     }
 

@@ -64,6 +64,13 @@ impl EventSource {
         story
     }
 
+    /// Waits until a response has ended, whatever comes then; fails if it did not end well.
+    pub(crate) async fn after_end(&self) -> Story {
+        let mut story = self.story.clone();
+        let ended = within("a stream's end", story.wait_for(|story| !story.ended.is_empty())).await;
+        ended.expect("an EventSource that broke off tells no end").clone()
+    }
+
     /// Waits for an event.
     pub(crate) async fn event(&self, data: &str) -> Story {
         self.until(&format!("event {data:?}"), |story| story.events.iter().any(|event| event == data)).await

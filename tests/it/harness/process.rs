@@ -15,22 +15,31 @@ use super::within;
 /// A running program. Dropping it kills it and waits for its end.
 pub(crate) struct Process {
     child: Child,
+    /// Processes that took over from it, the last one being the one that serves.
+    heirs: Vec<Pid>,
     lines: watch::Receiver<Vec<String>>,
 }
 
 impl Process {
     /// Starts `command`; what it writes to either output is collected line by line.
-    pub(crate) fn spawn(mut command: Command) -> Self {
+    pub(crate) fn spawn(command: Command) -> Self {
+        Self::spawn_with(command, Stdio::null(), Stdio::piped())
+    }
+
+    /// The same with other ends of standard input and output, which may be sockets for it to have.
+    pub(crate) fn spawn_with(mut command: Command, stdin: Stdio, stdout: Stdio) -> Self {
         let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdin(stdin)
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
         let (sender, lines) = watch::channel(Vec::new());
-        collect(child.stdout.take().unwrap(), sender.clone());
+        if let Some(stdout) = child.stdout.take() {
+            collect(stdout, sender.clone());
+        }
         collect(child.stderr.take().unwrap(), sender);
-        Self { child, lines }
+        Self { child, heirs: Vec::new(), lines }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -70,8 +79,31 @@ impl Process {
         }
     }
 
+    /// Signals the process that serves.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(self.pid(), signal).expect("the process is ours and not waited for yet");
+        let pid = self.heirs.last().copied().unwrap_or_else(|| self.pid());
+        kill_process(pid, signal).expect("the process is ours and not waited for yet");
+    }
+
+    /// Notes a process that took over: it is killed with this one.
+    pub(crate) fn heir(&mut self, pid: i32) {
+        self.heirs.push(Pid::from_raw(pid).expect("a process has an id"));
+    }
+
+    /// Waits for the end of the process that was started, while others may have its output.
+    pub(crate) async fn first_end(&mut self) -> ExitStatus {
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        match tokio::time::timeout(3 * super::DEADLINE, ended).await {
+            Ok(status) => status,
+            Err(_) => panic!("the first process does not end"),
+        }
     }
 
     fn pid(&self) -> Pid {
@@ -105,7 +137,9 @@ impl Process {
 
     /// Resident memory in bytes.
     pub(crate) fn rss(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let pid =
+            self.heirs.last().map_or_else(|| self.id().to_string(), |heir| heir.as_raw_nonzero().to_string());
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
@@ -136,6 +170,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        for heir in &self.heirs {
+            // An error: it has ended.
+            kill_process(*heir, Signal::KILL).ok();
+        }
         self.kill();
     }
 }

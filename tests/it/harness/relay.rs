@@ -3,7 +3,8 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
     sync::Arc,
@@ -133,7 +134,12 @@ impl Relay {
 
     /// What `parley-relay status` prints with `args` about it.
     pub(crate) async fn status(&self, args: &[&str]) -> Output {
-        let mut builder = Self::with_args(["status"]);
+        self.command("status", args).await
+    }
+
+    /// Runs a command of the program that finds this relay.
+    pub(crate) async fn command(&self, name: &str, args: &[&str]) -> Output {
+        let mut builder = Self::with_args([name]);
         builder.dir = Arc::clone(&self.dir);
         builder.args.extend(args.iter().map(Into::into));
         builder.run().await
@@ -156,6 +162,55 @@ impl Relay {
         self.process.cpu()
     }
 
+    /// What its config file says.
+    pub(crate) fn config(&self) -> String {
+        fs::read_to_string(self.path("config.toml")).unwrap()
+    }
+
+    /// Puts another config file in place of the one that it was started with.
+    pub(crate) fn set_config(&self, text: &str) {
+        // As an editor does: never half of it.
+        fs::write(self.path("config.new"), text).unwrap();
+        fs::rename(self.path("config.new"), self.path("config.toml")).unwrap();
+    }
+
+    /// Adds to the config file, as [`RelayBuilder::toml`] does.
+    pub(crate) fn change_config(&self, text: &str) {
+        let mut config = self.config().parse().unwrap();
+        merge(&mut config, text.parse().expect("a test's config is TOML"));
+        self.set_config(&config.to_string());
+    }
+
+    /// Sends SIGHUP and waits for what comes of it: a log line with `outcome`.
+    pub(crate) async fn reload(&self, outcome: &str) -> String {
+        let before = self.logs().len();
+        self.signal(Signal::HUP);
+        self.process
+            .lines_until(&format!("{outcome:?} after a reload"), |lines| {
+                let line = lines[before..].iter().find(|line| line.contains(outcome))?;
+                Some(line.clone())
+            })
+            .await
+    }
+
+    /// Sends SIGUSR2 and waits until another process has taken over, which is the one that is meant from now on.
+    pub(crate) async fn upgrade(&mut self) -> i32 {
+        let before = self.logs().len();
+        self.signal(Signal::USR2);
+        let pid = self
+            .process
+            .lines_until("an upgrade", |lines| {
+                let line =
+                    lines[before..].iter().find(|line| line.contains("another process has taken over"))?;
+                field(line, "pid")
+            })
+            .await;
+        let pid = pid.parse().unwrap();
+        self.process.heir(pid);
+        pid
+    }
+
+    /// The id of the process that was started.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
@@ -163,6 +218,16 @@ impl Relay {
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         self.process.descriptors()
+    }
+
+    /// Waits for the end of the process that was started.
+    pub(crate) async fn first_end(&mut self) -> ExitStatus {
+        self.process.first_end().await
+    }
+
+    /// Notes a process that took over without [`Self::upgrade`].
+    pub(crate) fn heir(&mut self, pid: i32) {
+        self.process.heir(pid);
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -223,6 +288,11 @@ impl RelayBuilder {
         self
     }
 
+    /// A file in its temporary directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         let text = arg.as_ref().to_str().unwrap();
         self.args.push(text.replace("{dir}", self.dir.path().to_str().unwrap()).into());
@@ -256,7 +326,29 @@ impl RelayBuilder {
     /// Starts it and waits until it is ready.
     pub(crate) async fn start(self) -> Relay {
         let (command, dir) = self.into_command();
-        let process = Process::spawn(command);
+        Self::started(Process::spawn(command), dir).await
+    }
+
+    /// Starts it as systemd does a service with sockets: descriptors 3 and 4 are these, and have names.
+    pub(crate) async fn start_with_sockets(self, sockets: [(TcpListener, &str); 2]) -> Relay {
+        let (command, dir) = self.into_command();
+        let [(first, one), (second, two)] = sockets;
+        let mut shell = Command::new("sh");
+        // Its standard input and output are the sockets; what it runs has its own process id.
+        shell.args(["-c", r#"export LISTEN_PID=$$; exec 3<&0 4<&1 0</dev/null 1>&2; exec "$0" "$@""#]);
+        shell.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", format!("{one}:{two}"));
+        let (stdin, stdout) = (OwnedFd::from(first).into(), OwnedFd::from(second).into());
+        Self::started(Process::spawn_with(shell, stdin, stdout), dir).await
+    }
+
+    async fn started(process: Process, dir: Arc<TempDir>) -> Relay {
         process.line("ready line", |line| has_word(line, "ready")).await;
         let lines = process.lines();
         let address = |kind: &str| {

@@ -150,6 +150,11 @@ impl Feed {
         !matches!(self.0.try_send(Piece::Data(data.into())), Err(mpsc::error::TrySendError::Closed(_)))
     }
 
+    /// Sends to whoever still listens; false once nobody does.
+    pub(crate) async fn offer(&self, data: impl Into<Vec<u8>>) -> bool {
+        self.0.send(Piece::Data(data.into())).await.is_ok()
+    }
+
     /// Whether the relay has closed the connection.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.is_closed()

@@ -1,0 +1,111 @@
+//! `upgrade`: the binary on disk takes over from the process that runs.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{ConfigArgs, EXIT_INTERNAL, EXIT_UNAVAILABLE, status::PACKAGED};
+use crate::{
+    config::{Environment, Flags},
+    run_file::{self, RunningRelay},
+};
+
+/// Longer than the relay itself gives the new process.
+const OUTCOME_WITHIN: Duration = Duration::from_secs(40);
+/// Between the old process's end and the new one's word.
+const WORD_WITHIN: Duration = Duration::from_secs(5);
+
+/// What `upgrade` can be told.
+#[derive(clap::Args, Clone)]
+pub(crate) struct UpgradeArgs {
+    /// The config file of the relay
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where the relay keeps keys and certificates
+    #[arg(long, value_name = "DIR", conflicts_with = "config")]
+    storage: Option<PathBuf>,
+}
+
+/// Asks the process that runs to let the binary on disk take over, and tells what came of it.
+pub(crate) fn run(arguments: &UpgradeArgs) -> ExitCode {
+    let directories = match directories(arguments) {
+        Ok(directories) => directories,
+        Err(code) => return code,
+    };
+    let Some((directory, before)) =
+        directories.iter().find_map(|directory| Some((directory, find(directory)?)))
+    else {
+        let looked: Vec<_> = directories.iter().map(|directory| directory.display().to_string()).collect();
+        eprintln!(
+            "error: no relay runs that this user may see (looked in {}); give the --config or --storage that it \
+             runs with, or send SIGUSR2 to its process",
+            looked.join(", ")
+        );
+        return EXIT_UNAVAILABLE.into();
+    };
+    if let Err(error) = ask(&before) {
+        eprintln!("error: process {} cannot be asked: {error}", before.pid);
+        return EXIT_UNAVAILABLE.into();
+    }
+    match outcome(directory, &before) {
+        Ok(pid) => super::answer(&format!(
+            "process {pid} has taken over; {} ends when what is open on it has ended\n",
+            before.pid
+        )),
+        Err(reason) => {
+            eprintln!("error: no upgrade: {reason}");
+            EXIT_INTERNAL.into()
+        }
+    }
+}
+
+/// Where the relay that is meant may say that it runs: beside its control socket.
+fn directories(arguments: &UpgradeArgs) -> Result<Vec<PathBuf>, ExitCode> {
+    let environment = Environment::of_process();
+    let first = match (&arguments.config, &arguments.storage) {
+        (Some(file), _) => {
+            let arguments = ConfigArgs { config: Some(file.clone()), flags: Flags::default() };
+            arguments.load().map_err(|error| super::refuse(&error))?.config.control
+        }
+        (None, Some(storage)) => environment.control(storage),
+        (None, None) => environment.control(&environment.storage()),
+    };
+    let mut directories = vec![first];
+    if arguments.storage.is_none() && directories[0] != Path::new(PACKAGED) {
+        directories.push(PACKAGED.into());
+    }
+    Ok(directories)
+}
+
+fn find(directory: &Path) -> Option<RunningRelay> {
+    // What may not be read is not ours to upgrade.
+    run_file::read(directory).ok().flatten()
+}
+
+fn ask(relay: &RunningRelay) -> rustix::io::Result<()> {
+    let pid = i32::try_from(relay.pid).ok().and_then(Pid::from_raw).ok_or(rustix::io::Errno::SRCH)?;
+    kill_process(pid, Signal::USR2)
+}
+
+/// The id of the process that has taken over, or why none has.
+fn outcome(directory: &Path, before: &RunningRelay) -> Result<u32, String> {
+    let until = Instant::now() + OUTCOME_WITHIN;
+    let mut ended: Option<Instant> = None;
+    while Instant::now() < until {
+        match find(directory) {
+            Some(now) if now.pid != before.pid => return Ok(now.pid),
+            Some(now) if now.refused != before.refused => return Err(now.reason),
+            Some(_) => {}
+            None if ended.get_or_insert_with(Instant::now).elapsed() < WORD_WITHIN => {}
+            None => return Err(format!("process {} has ended", before.pid)),
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Err(format!("process {} does not answer; its log may say why", before.pid))
+}
