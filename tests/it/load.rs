@@ -17,6 +17,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use rustix::process::Signal;
 use tokio::{net::TcpListener, time::Interval};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -206,6 +207,8 @@ async fn k8_memory_and_descriptors_come_back_under_mixed_load() {
     while Instant::now() < until {
         tokio::time::sleep(lasts / 200).await;
         seen.push(relay.rss());
+        // It reads its config anew meanwhile.
+        relay.signal(Signal::HUP);
     }
     let mut rounds = Vec::new();
     for client in clients {
