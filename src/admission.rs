@@ -73,7 +73,11 @@ impl Clients {
         let mut told = lock(&self.0.told);
         if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
             *told = Some(Instant::now());
-            tracing::warn!(%client, most, "closed a connection: its client has as many as connections_per_client allows");
+            tracing::warn!(
+                %client, most,
+                "closed a connection: its client has as many as connections_per_client allows; \
+                 if it is a proxy, name it in trusted_proxies"
+            );
         }
     }
 
