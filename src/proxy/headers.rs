@@ -271,6 +271,35 @@ mod tests {
     }
 
     #[test]
+    fn u1_a_length_is_a_number_that_everybody_can_count_with() {
+        for length in ["0", "4", "0004", "9223372036854775807"] {
+            assert_eq!(one_framing(&headers(&[("content-length", length)])), Ok(()), "{length}");
+        }
+        for length in [
+            "",
+            "+4",
+            "-4",
+            "4, 4",
+            "4 4",
+            "0x4",
+            "4.0",
+            "four",
+            "9223372036854775808",
+            "18446744073709551615",
+            "00000000000000000004",
+        ] {
+            assert!(one_framing(&headers(&[("content-length", length)])).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn u1_a_head_that_is_too_long_does_not_pass() {
+        let long = "x".repeat(LONGEST_RESPONSE_HEAD - 1);
+        assert_eq!(passable(&headers(&[("a", &long)])), Ok(()));
+        assert!(passable(&headers(&[("a", &long), ("b", "")])).is_err());
+    }
+
+    #[test]
     fn a_base_that_goes_before_paths_upstream_is_taken_off_again() {
         let rewritten = |location: &str, public| {
             let mut map = headers(&[("location", location)]);
