@@ -75,13 +75,6 @@ fn page(directory: &Path, command: &clap::Command, date: &str) -> io::Result<()>
 
 /// What no command line tells, in roff.
 const MORE: &str = r"
-.SH SIGNALS
-.TP
-.B SIGTERM, SIGINT
-End event streams, let other requests finish, and exit; a second one exits at once.
-.TP
-.B SIGUSR1
-Write a status into the log.
 .SH EXIT STATUS
 .TP
 .B 0
@@ -93,8 +86,11 @@ health: the relay does not answer; update \-\-check: there is a newer release.
 .B 64
 The command line is wrong.
 .TP
-.B 65, 69, 73, 75
-update: what came is no release, the mirror cannot be reached, a file cannot be written, another update is at work.
+.B 69
+No relay runs here that could be asked; update: the mirror cannot be reached.
+.TP
+.B 65, 73, 75
+update: what came is no release, a file cannot be written, another update is at work.
 .TP
 .B 70
 Something inside went wrong; update: the previous program is back.

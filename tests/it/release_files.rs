@@ -2,11 +2,15 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::harness::relay::{run, stderr};
+use crate::harness::{
+    Relay,
+    relay::{run, stderr},
+};
 
 async fn generate(what: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    let output = run(["generate", what, directory.path().to_str().unwrap()]).await;
+    let arguments = ["generate", what, directory.path().to_str().unwrap()];
+    let output = Relay::with_args(arguments).env("SOURCE_DATE_EPOCH", "86400").run().await;
     assert!(output.status.success(), "{}", stderr(&output));
     directory
 }
@@ -41,6 +45,7 @@ async fn each_command_has_a_man_page_that_a_formatter_takes() {
         assert!(page.is_file(), "{command}");
     }
     let main = fs::read_to_string(directory.path().join("parley-relay.1")).unwrap();
+    assert!(main.contains(".TH PARLEY-RELAY 1 1970-01-02 \"parley-relay "), "{main}");
     assert!(main.contains("\\-\\-domain") && !main.contains("generate"), "{main}");
     assert!(!directory.path().join("parley-relay-generate.1").exists());
     if !is_there("mandoc") {

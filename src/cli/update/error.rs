@@ -6,14 +6,12 @@ use http::StatusCode;
 use semver::Version;
 
 use crate::{
-    cli::{EXIT_CONFIG, EXIT_INTERNAL, health::HealthError},
+    cli::{EXIT_CONFIG, EXIT_INTERNAL, EXIT_UNAVAILABLE, health::HealthError},
     error::Chain,
 };
 
 /// What came is not what a release is (sysexits.h: EX_DATAERR).
 const EXIT_DATA: u8 = 65;
-/// The mirror cannot be had (EX_UNAVAILABLE).
-const EXIT_UNAVAILABLE: u8 = 69;
 /// A file cannot be written (EX_CANTCREAT).
 const EXIT_CANNOT_CREATE: u8 = 73;
 /// Another update runs: try again (EX_TEMPFAIL).
