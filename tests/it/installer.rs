@@ -1,5 +1,6 @@
 //! install.sh on little machines: a minimal Debian each, where a stand-in for systemd really starts what it is told to.
 
+mod systemd;
 mod take_over;
 mod trouble;
 
@@ -23,9 +24,14 @@ fn machine() -> Option<Machine> {
 
 fn machine_of(size: &str) -> Option<Machine> {
     let machine = Machine::start(size)?;
-    machine.copy(&source("install.sh"), "/srv/release/install.sh");
-    release(&machine, &std::fs::read(program()).unwrap());
+    released(&machine);
     Some(machine)
+}
+
+/// Puts install.sh and the program into /srv/release.
+fn released(machine: &Machine) {
+    machine.copy(&source("install.sh"), "/srv/release/install.sh");
+    release(machine, &std::fs::read(program()).unwrap());
 }
 
 /// Puts `program` into the release, with its checksum.
@@ -105,8 +111,9 @@ fn a_fresh_install_serves_and_a_second_run_changes_nothing() {
 fn the_questions_are_answered_at_a_terminal() {
     let Some(machine) = machine() else { return };
     machine.write("/opt/parley-chat/config.toml", SOVA);
-    // I, domain, the prefix and the address of Sova's, the directory, a number, the port, no proxy, the front end.
-    let answers = ["i", "chat.lan", "", "", "", "1", "8443", "", "", ""];
+    // I, domain, the prefix and the address of Sova's, the directory, a number, the port, no proxy, the front end,
+    // a number for its kind and its URL, updates, and when.
+    let answers = ["i", "chat.lan", "", "", "", "1", "8443", "", "", "", "3", "05:30"];
     let ran = machine.type_in(INSTALL, &answers);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     for text in ["[M] Modify", "[abcdefghij0123456789]", "https://chat.lan:8443/abcdefghij0123456789/", "█"]
@@ -120,12 +127,16 @@ fn the_questions_are_answered_at_a_terminal() {
     {
         assert!(config.contains(line), "{line}\n{config}");
     }
-    // M, another name and prefix; all else stays.
-    let ran = machine.type_in(INSTALL, &["m", "relay.lan", "another", "", "", "", "", "", "", ""]);
+    let schedule = machine.read("/etc/systemd/system/parley-relay-update.timer.d/schedule.conf");
+    assert_eq!(schedule, "[Timer]\nOnCalendar=\nOnCalendar=*-*-* 05:30\n");
+    assert!(machine.has("/run/stub/enabled/parley-relay-update.timer"));
+    // M, another name and prefix, no updates; all else stays.
+    let ran = machine.type_in(INSTALL, &["m", "relay.lan", "another", "", "", "", "", "", "", "", "1"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     served(&machine, 8443, "relay.lan");
     let changed = config.replace("chat.lan", "relay.lan").replace("abcdefghij0123456789", "another");
     assert_eq!(machine.read(CONFIG), changed);
+    assert!(!machine.has("/run/stub/enabled/parley-relay-update.timer"));
 }
 
 #[test]
