@@ -4,7 +4,7 @@
 //! its own, so that ports 80 and 443 are free. Dropping it ends everything that runs on it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
@@ -13,9 +13,13 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
+
+use super::DEADLINE;
 
 /// How long a command may take, by timeout(1): long, because two cores are shared by many tests.
 const COMMAND_SECONDS: &str = "120";
@@ -184,6 +188,19 @@ impl Machine {
         text.lines().map(entry).filter(|(_, rest)| !rest.starts_with('d')).collect()
     }
 
+    /// Asserts that every file is as it was, after `what`.
+    #[track_caller]
+    pub(crate) fn assert_files(&self, before: &BTreeMap<String, String>, what: &str) {
+        let after = self.files();
+        let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let changed: Vec<_> = names
+            .into_iter()
+            .filter(|name| before.get(*name) != after.get(*name))
+            .map(|name| format!("{name}\n  before: {:?}\n  after:  {:?}", before.get(name), after.get(name)))
+            .collect();
+        assert!(changed.is_empty(), "{what}\n{}", changed.join("\n"));
+    }
+
     /// Serves a directory of the machine over HTTP, on its own loopback; gives the URL.
     pub(crate) fn serve(&mut self, directory: &str) -> String {
         let script = "import functools, http.server, sys\n\
@@ -226,6 +243,13 @@ impl Drop for Machine {
             let _ = child.wait();
         }
         if let Manager::Systemd(cgroup) = &self.manager {
+            let begun = Instant::now();
+            while begun.elapsed() < DEADLINE
+                && fs::read(cgroup.join("cgroup.events"))
+                    .is_ok_and(|events| String::from_utf8_lossy(&events).contains("populated 1"))
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
             // Its processes are gone; directories that are left are no harm.
             let _ = Command::new("find")
                 .arg(cgroup)

@@ -10,7 +10,7 @@ fn refused(machine: &Machine, line: &str, told: &str) {
     let ran = machine.run(line);
     assert_eq!(ran.code, Some(1), "{line}\n{}", ran.text);
     assert!(ran.text.contains(told), "{told}\n{}", ran.text);
-    assert_eq!(machine.files(), files, "{line}\n{}", ran.text);
+    machine.assert_files(&files, &ran.text);
 }
 
 #[test]
