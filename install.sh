@@ -394,9 +394,22 @@ roll_back() {
     elif is_enabled "$unit"; then
       systemctl disable --quiet "$unit" || warn "$unit could not be disabled again"
     fi
-    if [ "$active" = yes ]; then systemctl start "$unit" || warn "$unit could not be started again"; fi
+    if [ "$active" = yes ]; then systemctl start --no-block "$unit" || true; fi
+  done
+  for entry in "${units[@]}"; do
+    read -r unit active enabled <<<"$entry"
+    if [ "$active" = yes ]; then wait_until_active "$unit" || warn "$unit does not run again"; fi
   done
   say 'Everything is as it was before.' >&2
+}
+
+wait_until_active() {
+  local tenth
+  for ((tenth = 0; tenth < 150; tenth++)); do
+    if is_active "$1"; then return 0; fi
+    sleep 0.1
+  done
+  return 1
 }
 
 # What has been done stays done.
@@ -995,7 +1008,8 @@ start_service() {
   service_touched=1
   systemctl daemon-reload || die 'systemd does not take the units'
   systemctl enable --quiet "$SERVICE" || die "$SERVICE cannot be enabled"
-  systemctl restart "$SERVICE" || failed_to_answer
+  # Not waited for: a program that ends before it is ready is started again and again, and systemctl waits with it.
+  systemctl restart --no-block "$SERVICE" || failed_to_answer
   for ((second = 0; second < wait_for; second++)); do
     if answers; then return; fi
     sleep 1
@@ -1175,7 +1189,7 @@ do_uninstall() {
   rmdir "$UNITS/$TIMER.d" 2>/dev/null || true
   systemctl daemon-reload || true
   if [ -n "$purge" ]; then
-    rm -rf "$STORAGE" /var/lib/parley-relay-update
+    rm -rf "$STORAGE"
     rm -f "$CONFIG.bak" "$MANIFEST"
     rmdir "$ETC/tls" "$ETC" 2>/dev/null || true
     userdel "$ACCOUNT" 2>/dev/null || true

@@ -1,5 +1,6 @@
 //! install.sh on little machines: a minimal Debian each, where a stand-in for systemd really starts what it is told to.
 
+mod systemd;
 mod take_over;
 mod trouble;
 
@@ -23,9 +24,14 @@ fn machine() -> Option<Machine> {
 
 fn machine_of(size: &str) -> Option<Machine> {
     let machine = Machine::start(size)?;
-    machine.copy(&source("install.sh"), "/srv/release/install.sh");
-    release(&machine, &std::fs::read(program()).unwrap());
+    released(&machine);
     Some(machine)
+}
+
+/// Puts install.sh and the program into /srv/release.
+fn released(machine: &Machine) {
+    machine.copy(&source("install.sh"), "/srv/release/install.sh");
+    release(machine, &std::fs::read(program()).unwrap());
 }
 
 /// Puts `program` into the release, with its checksum.
@@ -98,15 +104,17 @@ fn a_fresh_install_serves_and_a_second_run_changes_nothing() {
     let (files, running) = (machine.files(), process(&machine));
     let text = machine.must(&format!("{INSTALL} --yes"));
     assert!(text.contains("Nothing has changed"), "{text}");
-    assert_eq!((machine.files(), process(&machine)), (files, running));
+    machine.assert_files(&files, &text);
+    assert_eq!(process(&machine), running);
 }
 
 #[test]
 fn the_questions_are_answered_at_a_terminal() {
     let Some(machine) = machine() else { return };
     machine.write("/opt/parley-chat/config.toml", SOVA);
-    // I, domain, the prefix and the address of Sova's, the directory, a number, the port, no proxy, the front end.
-    let answers = ["i", "chat.lan", "", "", "", "1", "8443", "", "", ""];
+    // I, domain, the prefix and the address of Sova's, the directory, a number, the port, no proxy, the front end,
+    // a number for its kind and its URL, updates, and when.
+    let answers = ["i", "chat.lan", "", "", "", "1", "8443", "", "", "", "3", "05:30"];
     let ran = machine.type_in(INSTALL, &answers);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     for text in ["[M] Modify", "[abcdefghij0123456789]", "https://chat.lan:8443/abcdefghij0123456789/", "█"]
@@ -120,12 +128,16 @@ fn the_questions_are_answered_at_a_terminal() {
     {
         assert!(config.contains(line), "{line}\n{config}");
     }
-    // M, another name and prefix; all else stays.
-    let ran = machine.type_in(INSTALL, &["m", "relay.lan", "another", "", "", "", "", "", "", ""]);
+    let schedule = machine.read("/etc/systemd/system/parley-relay-update.timer.d/schedule.conf");
+    assert_eq!(schedule, "[Timer]\nOnCalendar=\nOnCalendar=*-*-* 05:30\n");
+    assert!(machine.has("/run/stub/enabled/parley-relay-update.timer"));
+    // M, another name and prefix, no updates; all else stays.
+    let ran = machine.type_in(INSTALL, &["m", "relay.lan", "another", "", "", "", "", "", "", "", "1"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     served(&machine, 8443, "relay.lan");
     let changed = config.replace("chat.lan", "relay.lan").replace("abcdefghij0123456789", "another");
     assert_eq!(machine.read(CONFIG), changed);
+    assert!(!machine.has("/run/stub/enabled/parley-relay-update.timer"));
 }
 
 #[test]
@@ -168,7 +180,7 @@ fn update_puts_a_new_program_in_place_and_a_broken_one_is_undone() {
     let ran = machine.run(&format!("{INSTALL} update --yes --wait 2"));
     assert!(ran.code == Some(1) && ran.text.contains("does not answer"), "{}", ran.text);
     assert!(ran.text.contains("as it was before"), "{}", ran.text);
-    assert_eq!(machine.files(), files);
+    machine.assert_files(&files, &ran.text);
     // It answers again as soon as it has started.
     machine
         .must("until openssl s_client -connect 127.0.0.1:443 </dev/null >/dev/null 2>&1; do sleep 0.1; done");
@@ -194,7 +206,7 @@ fn uninstall_removes_what_was_installed_and_nothing_else() {
     assert_eq!(machine.read("/var/lib/parley-relay/local-ca/root.pem"), root);
     let ran = machine.type_in(INSTALL, &["x", "y", "y"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
-    assert_eq!(machine.files(), before);
+    machine.assert_files(&before, &ran.text);
     assert_ne!(machine.run("id parley-relay").code, Some(0));
 }
 

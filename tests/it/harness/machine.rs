@@ -4,21 +4,38 @@
 //! its own, so that ports 80 and 443 are free. Dropping it ends everything that runs on it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use tempfile::TempDir;
 
+use super::DEADLINE;
+
 /// How long a command may take, by timeout(1): long, because two cores are shared by many tests.
 const COMMAND_SECONDS: &str = "120";
 
+/// Who starts services on a machine.
+#[derive(Clone, Debug)]
+enum Manager {
+    /// tests/installer/systemctl.
+    StandIn,
+    /// systemd itself, in this cgroup.
+    Systemd(PathBuf),
+}
+
 /// A running machine.
 pub(crate) struct Machine {
+    manager: Manager,
     /// `unshare`, which takes the first process, and with it all others, along.
     holder: Child,
     /// The first process of the machine.
@@ -36,37 +53,60 @@ pub(crate) struct Ran {
 }
 
 impl Machine {
-    /// A machine with a root of `size` bytes; `None`: there cannot be one here, which has been said.
+    /// A machine with a root of `size` bytes, where a stand-in for systemd starts services; `None`: there cannot be
+    /// one here, which has been said.
     pub(crate) fn start(size: &str) -> Option<Self> {
+        let machine = Self::with(Manager::StandIn, size)?;
+        machine.copy(&source("tests/installer/systemctl"), "/usr/bin/systemctl");
+        Some(machine)
+    }
+
+    /// A machine that systemd runs.
+    pub(crate) fn boot(size: &str) -> Option<Self> {
+        tree()?;
+        let cgroup = match own_cgroup() {
+            Ok(cgroup) => cgroup,
+            Err(reason) => {
+                println!("skipped: no machine that systemd runs: {reason}");
+                return None;
+            }
+        };
+        let machine = Self::with(Manager::Systemd(cgroup), size)?;
+        // It answers a moment after it was started. Degraded is what it calls a machine without a console.
+        let up = "until systemctl is-system-running 2>/dev/null | grep -q 'running\\|degraded'; do sleep 0.1; done";
+        machine.must(up);
+        Some(machine)
+    }
+
+    fn with(manager: Manager, size: &str) -> Option<Self> {
         let tree = tree()?;
         let directory = TempDir::new().unwrap();
         let merged = directory.path().join("machine");
         fs::create_dir(&merged).unwrap();
-        let mut holder = Command::new("unshare")
-            .args(["--mount", "--net", "--pid", "--fork", "--kill-child"])
-            .arg(source("tests/installer/machine"))
-            .arg(tree)
-            .arg(size)
-            .arg(&merged)
-            // Held until the machine is dropped: with the end of this process the machine ends too.
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new("setpriv");
+        // With the end of this thread, the machine ends.
+        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--ipc", "--uts"]);
+        command.args(["--fork", "--kill-child"]).arg(source("tests/installer/machine"));
+        command.arg(tree).arg(size).arg(&merged);
+        if let Manager::Systemd(cgroup) = &manager {
+            command.arg(cgroup);
+        }
+        let mut holder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut line).unwrap();
         assert_eq!(line, "ready\n", "the machine does not start");
         let id = holder.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
         let first = children.trim().to_owned();
-        let machine = Self { holder, first, merged, directory, servers: Vec::new() };
-        machine.copy(&source("tests/installer/systemctl"), "/usr/bin/systemctl");
-        Some(machine)
+        Some(Self { manager, holder, first, merged, directory, servers: Vec::new() })
     }
 
     /// A file of the machine, as this process reaches it.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
-        let root = self.merged.join("root");
+        let root = match &self.manager {
+            Manager::StandIn => self.merged.join("root"),
+            Manager::Systemd(_) => PathBuf::new(),
+        };
         PathBuf::from(format!("/proc/{}/root{}{path}", self.first, root.display()))
     }
 
@@ -148,6 +188,19 @@ impl Machine {
         text.lines().map(entry).filter(|(_, rest)| !rest.starts_with('d')).collect()
     }
 
+    /// Asserts that every file is as it was, after `what`.
+    #[track_caller]
+    pub(crate) fn assert_files(&self, before: &BTreeMap<String, String>, what: &str) {
+        let after = self.files();
+        let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+        let changed: Vec<_> = names
+            .into_iter()
+            .filter(|name| before.get(*name) != after.get(*name))
+            .map(|name| format!("{name}\n  before: {:?}\n  after:  {:?}", before.get(name), after.get(name)))
+            .collect();
+        assert!(changed.is_empty(), "{what}\n{}", changed.join("\n"));
+    }
+
     /// Serves a directory of the machine over HTTP, on its own loopback; gives the URL.
     pub(crate) fn serve(&mut self, directory: &str) -> String {
         let script = "import functools, http.server, sys\n\
@@ -171,8 +224,11 @@ impl Machine {
     fn command(&self, line: &str) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--foreground", "--kill-after=5", COMMAND_SECONDS, "nsenter"]);
-        command.args(["--target", &self.first, "--mount", "--net", "--pid", "chroot"]);
-        command.arg(self.merged.join("root"));
+        command.args(["--target", &self.first, "--mount", "--net", "--pid", "--ipc", "--uts"]);
+        match &self.manager {
+            Manager::StandIn => command.arg("chroot").arg(self.merged.join("root")),
+            Manager::Systemd(_) => command.args(["--cgroup", "--root", "--wdns=/"]),
+        };
         command.args(["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]);
         command.args(["HOME=/root", "TERM=xterm", "LC_ALL=C.UTF-8", "bash", "-c", line]);
         command
@@ -185,6 +241,21 @@ impl Drop for Machine {
             // Both fail only where the process has ended already.
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if let Manager::Systemd(cgroup) = &self.manager {
+            let begun = Instant::now();
+            while begun.elapsed() < DEADLINE
+                && fs::read(cgroup.join("cgroup.events"))
+                    .is_ok_and(|events| String::from_utf8_lossy(&events).contains("populated 1"))
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
+            // Its processes are gone; directories that are left are no harm.
+            let _ = Command::new("find")
+                .arg(cgroup)
+                .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"])
+                .stderr(Stdio::null())
+                .status();
         }
         // Its mounts were in a namespace of its own, and are gone with it.
         let _ = fs::remove_dir_all(self.directory.path());
@@ -199,7 +270,7 @@ fn tree() -> Option<&'static Path> {
         if !rustix::process::geteuid().is_root() {
             return Err("only root makes machines of namespaces".to_owned());
         }
-        if !tree.join("etc/debian_version").exists() {
+        if !tree.join("lib/systemd/systemd").exists() {
             return Err(format!("there is no {}, which tests/run makes by debootstrap", tree.display()));
         }
         let namespaces =
@@ -217,6 +288,21 @@ fn tree() -> Option<&'static Path> {
             None
         }
     }
+}
+
+/// A cgroup for a machine, in the one hierarchy that can be handed to it.
+fn own_cgroup() -> Result<PathBuf, String> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mounts = fs::read_to_string("/proc/mounts").map_err(|error| error.to_string())?;
+    let hierarchy = mounts
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .find_map(|(_, rest)| rest.split_once(" cgroup2 ").map(|(directory, _)| directory))
+        .ok_or("there is no cgroup2 hierarchy")?;
+    let name = format!("parley-relay-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let cgroup = Path::new(hierarchy).join(name);
+    fs::create_dir(&cgroup).map_err(|error| format!("{}: {error}", cgroup.display()))?;
+    Ok(cgroup)
 }
 
 /// A file of the source tree.

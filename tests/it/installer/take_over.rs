@@ -104,7 +104,7 @@ fn a_relay_that_does_not_answer_gives_the_place_back() {
     assert!(ran.code == Some(1) && ran.text.contains("as it was before"), "{}", ran.text);
     let log = machine.read("/run/stub/log");
     assert!(log.contains("stop parley-relay-nginx.service"), "it was never tried: {log}");
-    assert_eq!(machine.files(), files);
+    machine.assert_files(&files, &ran.text);
     assert_ne!(machine.run("id parley-relay").code, Some(0));
     for unit in ["parley-relay.service", "parley-relay-nginx.service"] {
         machine.must(&format!("systemctl is-active {unit} && systemctl is-enabled {unit}"));

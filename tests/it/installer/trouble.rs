@@ -10,7 +10,7 @@ fn refused(machine: &Machine, line: &str, told: &str) {
     let ran = machine.run(line);
     assert_eq!(ran.code, Some(1), "{line}\n{}", ran.text);
     assert!(ran.text.contains(told), "{told}\n{}", ran.text);
-    assert_eq!(machine.files(), files, "{line}\n{}", ran.text);
+    machine.assert_files(&files, &ran.text);
 }
 
 #[test]
@@ -34,6 +34,9 @@ fn a_download_is_checked_before_anything_is_replaced() {
     machine.must(&format!("mv /srv/release/gone /srv/release/{name}"));
     machine.must(&install);
     served(&machine, 443, "chat.lan");
+    // Who can download can update, and from the same place.
+    assert!(machine.has("/run/stub/enabled/parley-relay-update.timer"));
+    assert_eq!(machine.read("/etc/parley-relay/update.env"), format!("MIRROR_BASE_URL={mirror}\n"));
 }
 
 #[test]
