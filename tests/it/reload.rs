@@ -221,7 +221,7 @@ async fn a_certificate_is_replaced_at_once_and_a_broken_pair_is_refused() {
 
 #[tokio::test]
 async fn names_and_the_log_follow_the_configuration() {
-    let relay = Relay::builder().self_signed().start().await;
+    let relay = Relay::builder().self_signed().toml("[log]\nlevel = \"info\"").start().await;
     let config = relay.tls_client(&["http/1.1"]);
     assert!(raw::handshake(relay.https(), config.clone(), "other.lan").await.is_err());
     relay.set_config(&relay.config().replace("[\"localhost\"]", "[\"localhost\", \"other.lan\"]"));
