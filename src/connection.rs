@@ -10,11 +10,9 @@ mod wire;
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
-    task::Poll,
     time::Duration,
 };
 
@@ -116,9 +114,6 @@ pub(crate) struct Limits {
     /// The same of the backend that they come from.
     pub(crate) source: Duration,
 }
-
-/// How long an idle HTTP/1 connection is kept when the relay ends: a request may be under way on it.
-const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Whether trusted peers speak the PROXY protocol.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -322,7 +317,7 @@ impl Service {
             }
         }
         if drain.is_cancelled()
-            && let Some(ended) = last_request(serving.as_mut(), requests).await
+            && let Some(ended) = serving::last_request(serving.as_mut(), requests).await
         {
             return log_end(ended);
         }
@@ -365,25 +360,6 @@ impl Service {
             Box::pin(async move { Ok(handler::handle(&site, &connection, request).await) })
         })
     }
-}
-
-/// Waits a moment for a request on an HTTP/1 connection that has none, whose response then says that it is the
-/// last; gives the connection's end, if that comes first. HTTP/2 has GOAWAY to say which requests are still
-/// answered; HTTP/1 has nothing, and a request that crosses our close is lost (RFC 9112, section 9.5).
-async fn last_request<S: Serving>(
-    mut serving: Pin<&mut S>,
-    requests: &Requests,
-) -> Option<hyper::Result<()>> {
-    if S::SAYS_GOODBYE {
-        return None;
-    }
-    requests.close();
-    let next = poll_fn(|cx| match serving.as_mut().poll(cx) {
-        Poll::Ready(ended) => Poll::Ready(Some(ended)),
-        Poll::Pending if requests.any() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    });
-    tokio::time::timeout(LAST_REQUEST, next).await.ok().flatten()
 }
 
 /// A connection that HTTP is spoken on.

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Deciding (`path`, `rules`, `head`, `client`, `form`, `proxy::headers`) is pure; the tasks around it are
-//! thin. `relay` owns every task that lives long, `site` is what one configuration makes of requests.
+//! thin. `relay` owns every task that lives long, `ports` what is listened on, `site` is what one configuration
+//! makes of requests. `upgrade` hands all of it to the next process.
 
 mod access;
 mod acme;

@@ -188,6 +188,10 @@ impl Ports {
         // Of the process before: a socket that nobody accepts from takes clients in for nothing. systemd's stay
         // open whether we keep them or not, and the next configuration may want them.
         self.inherited.retain(|inherited| !matches!(inherited.purpose, Meant::Before(..)));
+        for unused in self.unused() {
+            let address = unused.listener.local_addr().ok();
+            tracing::warn!(?address, "a socket was passed that the configuration has no use for");
+        }
         self.probes.send_replace(self.open.iter().map(|open| open.probe.clone()).collect());
     }
 
@@ -227,13 +231,13 @@ impl Ports {
             .open
             .iter()
             .map(|open| (open.had.listener.as_fd(), Meant::Before(open.had.role, open.had.wanted)));
-        let unused = self.inherited.iter().filter(|inherited| {
-            !self
-                .open
-                .iter()
-                .any(|open| inherited.listener.local_addr().is_ok_and(|address| address == open.had.address))
-        });
-        open.chain(unused.map(|inherited| (inherited.listener.as_fd(), inherited.purpose)))
+        open.chain(self.unused().map(|inherited| (inherited.listener.as_fd(), inherited.purpose)))
+    }
+
+    /// What was passed and is not open here.
+    fn unused(&self) -> impl Iterator<Item = &Inherited> {
+        let is_open = |address| self.open.iter().any(|open| open.had.address == address);
+        self.inherited.iter().filter(move |inherited| !inherited.listener.local_addr().is_ok_and(is_open))
     }
 
     /// Where the main port listens.
@@ -276,9 +280,11 @@ impl Open {
 
 impl Inherited {
     fn is(&self, wanted: &Wanted) -> bool {
+        let has_its_port = || self.listener.local_addr().is_ok_and(|address| address.port() == wanted.port);
         match self.purpose {
-            Meant::Port => self.listener.local_addr().is_ok_and(|address| address.port() == wanted.port),
-            Meant::Role(role) => role == wanted.role,
+            Meant::Port => has_its_port(),
+            // Over plain HTTP the main port may well be called `http`.
+            Meant::Role(role) => role == wanted.role || has_its_port(),
             Meant::Before(role, before) => {
                 before == wanted.address() && (wanted.port != 0 || role == wanted.role)
             }

@@ -75,6 +75,21 @@ fn page(directory: &Path, command: &clap::Command, date: &str) -> io::Result<()>
 
 /// What no command line tells, in roff.
 const MORE: &str = r"
+.SH SIGNALS
+.TP
+.B SIGTERM, SIGINT
+End event streams, let other requests finish, and exit; a second one exits at once.
+.TP
+.B SIGHUP
+Read the configuration anew, and put it in force as a whole; a broken one is refused, and the log says why.
+.TP
+.B SIGUSR2
+Let the binary that is on disk now take over, as
+.B parley\-relay upgrade
+does.
+.TP
+.B SIGUSR1
+Write a status into the log.
 .SH EXIT STATUS
 .TP
 .B 0

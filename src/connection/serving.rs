@@ -1,6 +1,6 @@
 //! hyper's three kinds of server connection under one name.
 
-use std::pin::Pin;
+use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use hyper::{
     body::Incoming,
@@ -11,9 +11,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{io::ClientIo, room::InRoom};
-use crate::{access::Logged, body::Body};
+use crate::{access::Logged, body::Body, in_flight::Requests};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long an idle HTTP/1 connection is kept when the relay ends: a request may be under way on it.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// A connection that can be asked to finish what it has and close.
 pub(super) trait Serving: Future<Output = hyper::Result<()>> {
@@ -62,4 +65,23 @@ where
     fn finish(self: Pin<&mut Self>) {
         self.graceful_shutdown();
     }
+}
+
+/// Waits a moment for a request on an HTTP/1 connection that has none, whose response then says that it is the
+/// last; gives the connection's end, if that comes first. HTTP/2 has GOAWAY to say which requests are still
+/// answered; HTTP/1 has nothing, and a request that crosses our close is lost (RFC 9112, section 9.5).
+pub(super) async fn last_request<S: Serving>(
+    mut serving: Pin<&mut S>,
+    requests: &Requests,
+) -> Option<hyper::Result<()>> {
+    if S::SAYS_GOODBYE {
+        return None;
+    }
+    requests.close();
+    let next = poll_fn(|cx| match serving.as_mut().poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending if requests.any() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
+    tokio::time::timeout(LAST_REQUEST, next).await.ok().flatten()
 }

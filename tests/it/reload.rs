@@ -221,7 +221,7 @@ async fn a_certificate_is_replaced_at_once_and_a_broken_pair_is_refused() {
 
 #[tokio::test]
 async fn names_and_the_log_follow_the_configuration() {
-    let relay = Relay::builder().self_signed().start().await;
+    let relay = Relay::builder().self_signed().toml("[log]\nlevel = \"info\"").start().await;
     let config = relay.tls_client(&["http/1.1"]);
     assert!(raw::handshake(relay.https(), config.clone(), "other.lan").await.is_err());
     relay.set_config(&relay.config().replace("[\"localhost\"]", "[\"localhost\", \"other.lan\"]"));
@@ -281,12 +281,8 @@ async fn the_budget_of_streams_is_not_doubled_by_a_reload() {
 async fn k5_reloads_under_load_are_noticed_by_nobody() {
     raise_descriptor_limit();
     let long = std::env::var_os("PARLEY_LONG").is_some();
-    let (reloads, amount): (usize, _) = if long {
-        (100, Amount { streams: 500, uploads: 20, workers: 32, pause: Duration::from_millis(10) })
-    } else {
-        (20, Amount { streams: 40, uploads: 4, workers: 8, pause: Duration::from_millis(20) })
-    };
-    let (backend, ticks) = ticking().await;
+    let (reloads, amount): (usize, _) = if long { (100, Amount::LARGE) } else { (20, Amount::SMALL) };
+    let (backend, ticks) = ticking(amount.tick).await;
     let relay = Relay::builder()
         .self_signed()
         .backend(backend.address())

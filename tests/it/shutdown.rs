@@ -248,11 +248,11 @@ async fn k4_a_tunnel_is_closed_at_the_limit() {
 async fn k4_a_relay_with_streams_and_uploads_drains_within_its_time_and_breaks_nothing_off() {
     raise_descriptor_limit();
     let amount = if std::env::var_os("PARLEY_LONG").is_some() {
-        Amount { streams: 500, uploads: 50, workers: 0, pause: Duration::ZERO }
+        Amount { workers: 0, ..Amount::LARGE }
     } else {
-        Amount { streams: 100, uploads: 4, workers: 0, pause: Duration::ZERO }
+        Amount { streams: 100, workers: 0, ..Amount::SMALL }
     };
-    let (backend, ticks) = ticking().await;
+    let (backend, ticks) = ticking(amount.tick).await;
     let mut relay = Relay::builder()
         .self_signed()
         .backend(backend.address())

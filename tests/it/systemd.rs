@@ -173,6 +173,17 @@ async fn sockets_that_are_passed_are_used_by_their_names_or_ports() {
 }
 
 #[tokio::test]
+async fn over_plain_http_a_socket_goes_by_its_port_and_one_too_many_is_told() {
+    let [http, other] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [http_at, other_at] = [&http, &other].map(|socket| socket.local_addr().unwrap());
+    let builder = Relay::builder().toml(&format!("[server]\nport = {}", http_at.port()));
+    let relay = builder.start_with_sockets([(http, "http"), (other, "other")]).await;
+    assert_eq!(relay.http(), http_at);
+    assert_eq!(Client::http(http_at).get("/").await.status, 404);
+    relay.log_with(&["has no use for", &other_at.to_string()]).await;
+}
+
+#[tokio::test]
 async fn a_restart_with_passed_sockets_refuses_nobody() {
     // As systemd does: it keeps the sockets, and gives each process a copy.
     let [main, redirect] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());

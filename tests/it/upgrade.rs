@@ -55,12 +55,8 @@ async fn upgrade_command(relay: &Relay) -> Output {
 #[tokio::test]
 async fn k4_an_upgrade_under_load_is_noticed_by_nobody() {
     raise_descriptor_limit();
-    let amount = if std::env::var_os("PARLEY_LONG").is_some() {
-        Amount { streams: 500, uploads: 20, workers: 32, pause: Duration::from_millis(10) }
-    } else {
-        Amount { streams: 50, uploads: 4, workers: 8, pause: Duration::from_millis(20) }
-    };
-    let (backend, ticks) = ticking().await;
+    let amount = if std::env::var_os("PARLEY_LONG").is_some() { Amount::LARGE } else { Amount::SMALL };
+    let (backend, ticks) = ticking(amount.tick).await;
     let mut relay = Relay::builder()
         .self_signed()
         .backend(backend.address())

@@ -15,8 +15,8 @@ use super::{Backend, Client, EventSource, Relay, Reply, Version};
 /// A path that the backend answers with `ok`, one that it echoes, and one with its event stream.
 const PATHS: [&str; 3] = ["/ok", "/echo", "/events"];
 
-/// A backend that says on every stream, ten times a second, how often it has done so.
-pub(crate) async fn ticking() -> (Arc<Backend>, Arc<AtomicUsize>) {
+/// A backend that says on every stream, `every` so often, how often it has done so.
+pub(crate) async fn ticking(every: Duration) -> (Arc<Backend>, Arc<AtomicUsize>) {
     let backend = Backend::builder()
         .on(PATHS[0], |_| Reply::ok("ok"))
         .on(PATHS[1], |_| Reply::echo())
@@ -28,7 +28,7 @@ pub(crate) async fn ticking() -> (Arc<Backend>, Arc<AtomicUsize>) {
     // Ends with the test's runtime.
     tokio::spawn(async move {
         let mut feeds = Vec::new();
-        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        let mut tick = tokio::time::interval(every);
         loop {
             tokio::select! {
                 Some(feed) = own.next_feed() => feeds.push(feed),
@@ -66,6 +66,26 @@ pub(crate) struct Amount {
     pub(crate) workers: usize,
     /// Between two requests of a worker.
     pub(crate) pause: Duration,
+    /// Between two events of a stream.
+    pub(crate) tick: Duration,
+}
+
+impl Amount {
+    pub(crate) const SMALL: Self = Self {
+        streams: 50,
+        uploads: 4,
+        workers: 8,
+        pause: Duration::from_millis(20),
+        tick: Duration::from_millis(100),
+    };
+    /// As in attacks.md, K4 and K5.
+    pub(crate) const LARGE: Self = Self {
+        streams: 500,
+        uploads: 20,
+        workers: 32,
+        pause: Duration::from_millis(10),
+        tick: Duration::from_secs(1),
+    };
 }
 
 impl Load {
@@ -144,7 +164,9 @@ impl Load {
     pub(crate) async fn stop(self) -> (String, Vec<EventSource>) {
         self.stop.store(true, Ordering::Relaxed);
         for task in self.workers.into_iter().chain(self.uploads) {
-            super::within("a client to end", task).await.expect("no request fails");
+            // An upload has to be echoed to its end first, on a machine that has been kept busy.
+            let ended = tokio::time::timeout(4 * super::DEADLINE, task).await;
+            ended.expect("a client ends").expect("no request fails");
         }
         let (requests, took) = (self.requests.load(Ordering::Relaxed), self.began.elapsed().as_secs_f64());
         let rate = requests as f64 / took;
