@@ -203,7 +203,7 @@ struct Pace {
 /// Each once, and a bystander that waits for the debug binary and for other tests; or under PARLEY_LONG as a flood is.
 fn pace() -> Pace {
     if std::env::var_os("PARLEY_LONG").is_some() {
-        Pace { attackers: 8, lasting: 5 * SECOND, p99: SECOND / 10 }
+        Pace { attackers: 2, lasting: 5 * SECOND, p99: SECOND / 10 }
     } else {
         Pace { attackers: 1, lasting: Duration::ZERO, p99: 5 * SECOND }
     }
