@@ -67,8 +67,10 @@ fn page(directory: &Path, command: &clap::Command, date: &str) -> io::Result<()>
         .manual("Parley Chat");
     let mut text = Vec::new();
     page.render(&mut text)?;
+    // An empty line between two breaks, as clap_mangen writes it, is a paragraph in a place where none may be.
+    let mut text = String::from_utf8_lossy(&text).replace(".br\n\n.br\n", ".sp\n");
     if command.get_name() == Arguments::command().get_name() {
-        text.extend_from_slice(MORE.as_bytes());
+        text += MORE;
     }
     fs::write(directory.join(page.get_filename()), text)
 }
