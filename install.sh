@@ -1008,7 +1008,7 @@ start_service() {
   service_touched=1
   systemctl daemon-reload || die 'systemd does not take the units'
   systemctl enable --quiet "$SERVICE" || die "$SERVICE cannot be enabled"
-  # Not waited for: a program that ends before it is ready is started again and again, and systemctl waits with it.
+  # Not waited for: systemd gives a program that never gets ready more time than --wait says.
   systemctl restart --no-block "$SERVICE" || failed_to_answer
   for ((second = 0; second < wait_for; second++)); do
     if answers; then return; fi
