@@ -567,7 +567,7 @@ ask_everything() {
   ask_certificate
   if [ "${answer[certificate]}" = off ]; then
     ask port 'Port for plain HTTP' "$(first "$(present server port)" 7861)"
-    answer[http_port]=''
+    answer[http_port]=$(present server http_port)
   else
     ask port 'HTTPS port' "$(first "$(current port)" "$old_port" 443)"
     answer[http_port]=$(http_port)
@@ -801,10 +801,11 @@ write_config() {
   differ backend "${answer[backend]}" "$(present backend url)"
   differ frontend "${answer[frontend]}" "$(present_frontend)"
   differ upstream-proxy "${answer[upstream-proxy]}" "$proxy"
-  differ email "${answer[email]:-}" "$(present tls.acme email)"
-  differ acme-proxy "${answer[acme-proxy]:-}" "$(present tls.acme proxy)"
-  differ dns-hook "${answer[dns-hook]:-}" "$(present tls.acme.dns hook)"
-  differ http-port "${answer[http_port]}" "$(current http_port)"
+  # What was not asked for stays as it is.
+  for name in email acme-proxy dns-hook; do
+    if [ -n "${answer[$name]:-}" ]; then arguments+=("--$name" "${answer[$name]}"); fi
+  done
+  if [ -n "${answer[http_port]}" ]; then differ http-port "${answer[http_port]}" "$(current http_port)"; fi
   case ${answer[certificate]} in
     off) differ port "${answer[port]}" "$(first "$(present server port)" 7861)" ;;
     *) differ port "${answer[port]}" "$(first "$(current port)" 443)" ;;
@@ -955,7 +956,7 @@ take_over_certificate() {
     "$LETSENCRYPT"/*) ;;
     *) return 0 ;;
   esac
-  if "$new" cert import "$directory" --storage "$STORAGE" >/dev/null; then
+  if "$new" cert import "$directory" --storage "$(first "$(toml_value "$CONFIG" tls storage)" "$STORAGE")" >/dev/null; then
     note "The certificate in $directory is taken over"
   else
     warn "the certificate in $directory is not taken over: the relay asks for a new one"
@@ -1008,7 +1009,7 @@ start_service() {
   service_touched=1
   systemctl daemon-reload || die 'systemd does not take the units'
   systemctl enable --quiet "$SERVICE" || die "$SERVICE cannot be enabled"
-  # Not waited for: a program that ends before it is ready is started again and again, and systemctl waits with it.
+  # Not waited for: systemd gives a program that never gets ready more time than --wait says.
   systemctl restart --no-block "$SERVICE" || failed_to_answer
   for ((second = 0; second < wait_for; second++)); do
     if answers; then return; fi
@@ -1213,6 +1214,8 @@ tell_where() {
   say "The relay is running at $url/${prefix:+$prefix/}"
   if [ "${answer[frontend]#/}" != "${answer[frontend]}" ] && [ ! -f "${answer[frontend]}/index.html" ]; then
     note "The front end's files (Mura) belong in ${answer[frontend]}."
+  elif [ "${answer[frontend]#/}" != "${answer[frontend]}" ]; then
+    check_frontend
   fi
   case ${answer[certificate]} in
     self-signed) tell_authority ;;
@@ -1224,10 +1227,25 @@ tell_where() {
   fi
 }
 
+# The service sees no home directories, and reads what its account may read.
+check_frontend() {
+  case ${answer[frontend]} in
+    /home/* | /root/* | /run/user/*)
+      warn "the service does not see ${answer[frontend]}: move it to ${answer[directory]}," \
+        "or set ProtectHome=read-only: systemctl edit $SERVICE"
+      ;;
+    *)
+      if ! as_account test -r "${answer[frontend]}/index.html"; then
+        warn "the account $ACCOUNT may not read ${answer[frontend]}: chmod -R a+rX ${answer[frontend]}"
+      fi
+      ;;
+  esac
+}
+
 # The local CA, with its fingerprint as a code for a phone's camera.
 tell_authority() {
   say ''
-  "$BINARY" ca --storage "$STORAGE" || warn 'the local CA cannot be shown; try: parley-relay ca'
+  "$BINARY" ca --storage "$(first "$(toml_value "$CONFIG" tls storage)" "$STORAGE")" || warn 'the local CA cannot be shown; try: parley-relay ca'
 }
 
 menu() {

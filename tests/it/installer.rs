@@ -131,8 +131,9 @@ fn the_questions_are_answered_at_a_terminal() {
     let schedule = machine.read("/etc/systemd/system/parley-relay-update.timer.d/schedule.conf");
     assert_eq!(schedule, "[Timer]\nOnCalendar=\nOnCalendar=*-*-* 05:30\n");
     assert!(machine.has("/run/stub/enabled/parley-relay-update.timer"));
-    // M, another name and prefix, no updates; all else stays.
-    let ran = machine.type_in(INSTALL, &["m", "relay.lan", "another", "", "", "", "", "", "", "", "1"]);
+    // M, another name and prefix, no updates; all else stays. As it comes from the web: through a pipe.
+    let piped = "bash -c 'bash -s -- --files /srv/release </srv/release/install.sh'";
+    let ran = machine.type_in(piped, &["m", "relay.lan", "another", "", "", "", "", "", "", "", "1"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     served(&machine, 8443, "relay.lan");
     let changed = config.replace("chat.lan", "relay.lan").replace("abcdefghij0123456789", "another");
@@ -193,7 +194,8 @@ fn uninstall_removes_what_was_installed_and_nothing_else() {
     machine.write("/etc/systemd/system/other.service", "[Service]\nExecStart=/bin/true\n");
     machine.write("/opt/parley-relay/mura/index.html", "the front end");
     let before = machine.files();
-    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    let text = machine.must(&format!("umask 077; {INSTALL} --yes --domain chat.lan"));
+    assert!(!text.contains("warning"), "{text}");
     machine.must(&format!("{INSTALL} uninstall --yes"));
     assert!(!machine.has(BINARY) && !machine.has(UNIT) && machine.has(CONFIG));
     assert!(machine.has("/var/lib/parley-relay/local-ca/root.pem"));
@@ -208,6 +210,17 @@ fn uninstall_removes_what_was_installed_and_nothing_else() {
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     machine.assert_files(&before, &ran.text);
     assert_ne!(machine.run("id parley-relay").code, Some(0));
+}
+
+#[test]
+fn a_front_end_that_the_service_cannot_read_is_told() {
+    let Some(machine) = machine() else { return };
+    machine.must("mkdir -p /srv/mura /home/me/mura && touch /srv/mura/index.html /home/me/mura/index.html");
+    machine.must("chmod 700 /srv/mura");
+    let text = machine.must(&format!("{INSTALL} --yes --domain chat.lan --frontend /srv/mura"));
+    assert!(text.contains("may not read /srv/mura"), "{text}");
+    let text = machine.must(&format!("{INSTALL} modify --yes --frontend /home/me/mura"));
+    assert!(text.contains("ProtectHome"), "{text}");
 }
 
 #[test]
