@@ -118,6 +118,27 @@ impl Client {
         self.call("GET", target).send().await
     }
 
+    /// A GET that is asked again on another connection where the relay says that it was not processed: over HTTP/2 its
+    /// number is beyond the last one of a GOAWAY (RFC 9113, section 6.8), and browsers ask again too.
+    pub(crate) async fn persistently(
+        &self,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> hyper::Result<Response<Incoming>> {
+        loop {
+            let mut call = self.call("GET", target);
+            for (name, value) in headers {
+                call = call.header(name, value);
+            }
+            match call.try_open().await {
+                Err(error) if format!("{error:?}").contains("GoAway(b\"\", NO_ERROR, Remote)") => {
+                    tokio::task::yield_now().await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     async fn send(&self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
         match self.version {
             Version::Http1 => {

@@ -91,11 +91,10 @@ async fn once(
     story: &watch::Sender<Story>,
     come_back: &mut Duration,
 ) -> Result<(), String> {
-    let mut call = client.call("GET", target).header("Accept", "text/event-stream");
-    for (name, value) in headers {
-        call = call.header(name, value);
-    }
-    let response = call.try_open().await.map_err(|error| format!("no answer: {error:?}"))?;
+    let mut all = vec![("Accept", "text/event-stream")];
+    all.extend(headers.iter().map(|(name, value)| (&**name, &**value)));
+    let answer = client.persistently(target, &all).await;
+    let response = answer.map_err(|error| format!("no answer: {error:?}"))?;
     let is_stream = response.headers().get("content-type").is_some_and(|kind| {
         kind.to_str().is_ok_and(|kind| kind.split(';').next() == Some("text/event-stream"))
     });

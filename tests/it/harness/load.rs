@@ -120,8 +120,11 @@ impl Load {
                         if at.is_multiple_of(4) {
                             kept = Some(ask_on_kept(kept.take(), &relay).await);
                         } else {
-                            let answer = client.get(PATHS[0]).await;
-                            assert_eq!((answer.status.as_u16(), answer.text()), (200, "ok"));
+                            let answer = client.persistently(PATHS[0], &[]).await.expect("an answer");
+                            assert_eq!(answer.status(), 200);
+                            let mut body = answer.into_body();
+                            let length = super::client::count(&mut body).await.expect("a whole answer");
+                            assert_eq!(length, 2);
                         }
                         requests.fetch_add(1, Ordering::Relaxed);
                         tokio::time::sleep(amount.pause).await;
