@@ -172,6 +172,16 @@ mod tests {
         ] {
             assert!(of("/", headers).is_err(), "{headers:?}");
         }
+        for host in [
+            " ", "a b", "a/", "/a", "a?b", "a#b", "a,b", "u:p@a", "@a", "a@", "a:80:80", "a:-1", "a:65536",
+            ":80", ":", "http://a", "a\\b", "[::1", "::1]", "[]", "[x]", "a:80 b", "a\tb", "<a>", "\"a\"",
+            "a%00", "\u{e9}", "a|b", "a^b", "{a}", "[::1]x", "[::1]:x", "a[b]",
+        ] {
+            assert!(of("/", &[("host", host)]).is_err(), "{host:?}");
+        }
+        for host in ["a", "A.example", "a_b.c", "a-b:1", "[::1]", "[::1]:8443", "127.0.0.1:65535", "xn--a"] {
+            assert_eq!(of("/", &[("host", host)]), Ok(Some(host.into())));
+        }
         assert!(of("http://a.example/", &[("host", "b.example")]).is_err());
         assert!(of("ftp://a.example/", &[("host", "a.example")]).is_err());
     }

@@ -5,6 +5,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -40,6 +41,9 @@ struct State {
     slow: AtomicUsize,
     /// When the last of them ended, in milliseconds.
     ended: AtomicU64,
+    /// Who is to be woken when no request is being answered any more, and whether there is anybody.
+    waiting: Mutex<Option<Waker>>,
+    is_waited_for: AtomicBool,
     /// What is wrong with the last request of the connection, which no client can send after it.
     refused: OnceLock<Fault>,
     /// Each bounded response body of HTTP/2.
@@ -86,6 +90,8 @@ impl Requests {
             in_flight: AtomicUsize::new(0),
             slow: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            is_waited_for: AtomicBool::new(false),
             refused: OnceLock::new(),
             bodies: Mutex::default(),
         }))
@@ -154,6 +160,24 @@ impl Requests {
     /// Whether any request is being answered.
     pub(crate) fn any(&self) -> bool {
         self.0.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    /// Wakes the task when no request is being answered any more.
+    pub(crate) fn wake_when_answered(&self, cx: &Context<'_>) {
+        *lock(&self.0.waiting) = Some(cx.waker().clone());
+        self.0.is_waited_for.store(true, Ordering::Release);
+        // It may have ended since it was looked at.
+        if !self.any() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if self.0.is_waited_for.swap(false, Ordering::AcqRel)
+            && let Some(waker) = lock(&self.0.waiting).take()
+        {
+            waker.wake();
+        }
     }
 
     /// Whether the client may take what it is sent as slowly as it likes.
@@ -249,7 +273,9 @@ impl Drop for InFlight {
         }
         let ended = u64::try_from(state.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         state.ended.store(ended, Ordering::Release);
-        state.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if state.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.requests.wake();
+        }
     }
 }
 

@@ -95,7 +95,10 @@ impl Reading {
             match self.stage {
                 // A client that sends more than this before it has its answer is not looked after: what comes next
                 // waits in the kernel.
-                Stage::Open if self.held.len() > self.heads.bounds.head => return Poll::Pending,
+                Stage::Open if self.held.len() > self.heads.bounds.head => {
+                    requests.wake_when_answered(cx);
+                    return Poll::Pending;
+                }
                 Stage::Open => {}
                 // The answer is on its way.
                 Stage::Refused => return Poll::Pending,
@@ -107,6 +110,10 @@ impl Reading {
                 Poll::Ready(Ok(())) if buf.filled().len() > before => {}
                 Poll::Ready(outcome) => return Poll::Ready(outcome),
                 Poll::Pending => {
+                    if !self.held.is_empty() && self.must_wait(requests) {
+                        // hyper does not look again by itself once it was told that there is nothing.
+                        requests.wake_when_answered(cx);
+                    }
                     ready!(self.poll_late(requests, cx));
                     continue;
                 }

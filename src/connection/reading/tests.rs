@@ -107,6 +107,22 @@ async fn s9_a_request_waits_until_the_one_before_it_is_answered() {
 }
 
 #[tokio::test]
+async fn s9_a_request_that_waits_is_read_as_soon_as_the_one_before_it_is_answered() {
+    for behind in [HEAD.to_vec(), vec![b'x'; BOUNDS.head * 2]] {
+        let (mut client, mut peer) = pair();
+        peer.write_all(HEAD).await.unwrap();
+        client.read_exact(&mut [0; HEAD.len()]).await.unwrap();
+        let in_flight = client.requests.begin();
+        peer.write_all(&behind).await.unwrap();
+        let reading = tokio::spawn(async move { client.read_u8().await.unwrap() });
+        tokio::task::yield_now().await;
+        drop(in_flight);
+        let read = tokio::time::timeout(SECOND, reading).await.expect("it is woken").unwrap();
+        assert!(read == b'G' || read == b'-');
+    }
+}
+
+#[tokio::test]
 async fn k3_a_client_that_leaves_after_a_second_request_is_seen_to_leave() {
     let (mut client, mut peer) = pair();
     peer.write_all(&HEAD.repeat(2)).await.unwrap();

@@ -9,6 +9,8 @@ use super::{
 const LINE: usize = 256;
 /// The longest trailer section. Trailers are dropped, but have to be read.
 const TRAILERS: usize = 8 << 10;
+/// The most trailers: fewer than hyper takes.
+const TRAILER_LINES: u8 = 64;
 /// The digits of the largest length.
 const DIGITS: u8 = 16;
 
@@ -21,6 +23,7 @@ pub(super) struct Chunks {
     digits: u8,
     /// How many bytes the line has, or the trailer section.
     length: usize,
+    trailers: u8,
 }
 
 /// What comes next.
@@ -45,7 +48,7 @@ enum At {
 
 impl Chunks {
     pub(super) fn new() -> Self {
-        Self { at: At::Size, size: 0, digits: 0, length: 0 }
+        Self { at: At::Size, size: 0, digits: 0, length: 0, trailers: 0 }
     }
 
     pub(super) fn have_ended(&self) -> bool {
@@ -55,22 +58,22 @@ impl Chunks {
     /// How many of `bytes` belong to the body, up to its end or to what is none.
     pub(super) fn follow(&mut self, bytes: &[u8]) -> (usize, Result<(), BodyFault>) {
         let mut taken = 0;
-        while let Some(byte) = bytes.get(taken) {
-            match &mut self.at {
-                At::Data(left) => {
-                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - taken);
-                    *left -= here as u64;
-                    if *left == 0 {
-                        self.at = At::DataCr;
-                    }
-                    taken += here;
+        while let Some(byte) = bytes.get(taken)
+            && self.at != At::End
+        {
+            if let At::Data(left) = &mut self.at {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - taken);
+                *left -= here as u64;
+                if *left == 0 {
+                    self.at = At::DataCr;
                 }
-                At::End => break,
-                at => match next(*at, *byte).and_then(|next| self.enter(*byte, next)) {
-                    Ok(()) => taken += 1,
-                    Err(reason) => return (taken, Err(BodyFault(reason))),
-                },
+                taken += here;
+                continue;
             }
+            if let Err(reason) = next(self.at, *byte).and_then(|next| self.enter(*byte, next)) {
+                return (taken, Err(BodyFault(reason)));
+            }
+            taken += 1;
         }
         (taken, Ok(()))
     }
@@ -93,6 +96,12 @@ impl Chunks {
             self.length = 0;
         } else if self.at == At::DataLf {
             *self = Self::new();
+        }
+        if self.at == At::LineLf {
+            self.trailers += 1;
+        }
+        if self.trailers > TRAILER_LINES {
+            return Err("too many trailers");
         }
         let (limit, reason) = match next {
             At::Line | At::Name | At::Value | At::LineLf | At::LastLf => (TRAILERS, "too many trailers"),

@@ -236,7 +236,8 @@ const fn among(byte: u8, set: &[u8]) -> bool {
     false
 }
 
+/// A number without a leading zero, which some read as octal.
 fn digits(value: &[u8]) -> Option<u64> {
-    let plain = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    let plain = value == b"0" || value.first() != Some(&b'0') && value.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(value).ok().filter(|_| plain)?.parse().ok()
 }
