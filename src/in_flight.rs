@@ -173,7 +173,8 @@ impl Requests {
     }
 
     fn wake(&self) {
-        if self.0.is_waited_for.swap(false, Ordering::AcqRel)
+        if self.0.is_waited_for.load(Ordering::Acquire)
+            && self.0.is_waited_for.swap(false, Ordering::AcqRel)
             && let Some(waker) = lock(&self.0.waiting).take()
         {
             waker.wake();

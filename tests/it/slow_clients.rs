@@ -120,10 +120,15 @@ async fn l1_a_head_that_is_not_whole_in_time_is_408() {
 async fn l1_a_head_that_is_slow_on_port_80_is_408_too() {
     let relay =
         Relay::builder().self_signed().toml(LIMITS).toml("[server]\nhttp_port = \"auto\"").start().await;
-    for (dripping, status) in
-        [("GET / HTTP/1.1\r\n", 408), ("GET / HTTP/1.1\n", 400), ("GET / HTTP/3.0\r\n", 505)]
-    {
-        let (answer, _) = drip(Raw::plain(relay.redirect()).await, dripping.as_bytes()).await;
+    for (at_once, dripping, status) in [
+        ("", "GET / HTTP/1.1\r\n", 408),
+        ("GET / HTTP/1.1\n", "", 400),
+        ("GET / HTTP/3.0\r\n", "", 505),
+        ("CONNECT a:1 HTTP/1.1\r\n", "", 405),
+    ] {
+        let mut raw = Raw::plain(relay.redirect()).await;
+        raw.send(at_once).await;
+        let (answer, _) = drip(raw, dripping.as_bytes()).await;
         assert_eq!(raw::status(&answer), status, "{answer}");
         assert_eq!(raw::header(&answer, "connection"), Some("close"), "{answer}");
         assert_eq!(raw::header(&answer, "content-type"), Some("text/plain"), "{answer}");

@@ -124,7 +124,7 @@ async fn s7_chunks_that_are_legal_arrive_as_the_same_body() {
     ] {
         lab.takes(chunked(body), &[200, 200], &["/api/v1/x", "/api/v1/smuggled"]).await;
     }
-    let hexadecimal = format!("A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n");
+    let hexadecimal = "A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n";
     lab.takes(chunked(hexadecimal.as_bytes()), &[200, 200], &["/api/v1/x", "/api/v1/smuggled"]).await;
     for backend in lab.backends() {
         for request in backend.requests().iter().filter(|request| request.method == "POST") {
