@@ -34,7 +34,14 @@ impl<S> Paced<S> {
     /// `requests` tells which responses may take as long as they like: event streams and tunnels, which only must not
     /// stand still for longer than the pause.
     pub(super) fn new(stream: S, requests: Requests, rate: LeastRate) -> Self {
-        Self { stream, requests, allowance: Allowance::new(rate), blocked: None, is_last: false, wait: Wait::default() }
+        Self {
+            stream,
+            requests,
+            allowance: Allowance::new(rate),
+            blocked: None,
+            is_last: false,
+            wait: Wait::default(),
+        }
     }
 
     fn taken(&mut self, outcome: &io::Result<usize>) {
