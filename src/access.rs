@@ -18,6 +18,7 @@ use crate::{
     body::Body,
     error::{BodyError, Origin, RequestError},
     in_flight::{InFlight, Moving},
+    least_rate::LeastRate,
     proxy::is_event_stream,
 };
 
@@ -103,7 +104,12 @@ impl Entry {
     }
 
     /// The response with a body that is counted until its end.
-    pub(crate) fn follow(mut self, response: Response<Body>, in_flight: InFlight) -> Response<Logged> {
+    pub(crate) fn follow(
+        mut self,
+        response: Response<Body>,
+        mut in_flight: InFlight,
+        rate: LeastRate,
+    ) -> Response<Logged> {
         let status = response.status();
         self.status = Some(status);
         // These have no body whatever their headers say; hyper never polls it.
@@ -116,8 +122,12 @@ impl Entry {
         if length == Some(0) {
             self.end = End::Whole;
         }
-        let must_move = length != Some(0) && !is_event_stream(response.headers());
-        let moving = must_move.then(|| in_flight.moving());
+        let mut moving = None;
+        if is_event_stream(response.headers()) {
+            in_flight.may_be_slow();
+        } else if length != Some(0) {
+            moving = in_flight.moving(rate);
+        }
         response.map(|body| Logged { body, length, entry: self, moving, _in_flight: in_flight })
     }
 
@@ -250,9 +260,6 @@ impl http_body::Body for Logged {
             }
             return Poll::Pending;
         };
-        if let Some(moving) = &this.moving {
-            moving.moved();
-        }
         let entry = &mut this.entry;
         match &frame {
             None => entry.end = End::Whole,
@@ -261,7 +268,11 @@ impl http_body::Body for Logged {
                 entry.failure.get_or_insert_with(|| (error.origin(), error.to_string()));
             }
             Some(Ok(frame)) => {
-                entry.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                entry.sent += length as u64;
+                if let Some(moving) = &this.moving {
+                    moving.moved(length);
+                }
                 // Of a body whose length is known hyper does not ask for the end.
                 if this.length == Some(entry.sent) {
                     entry.end = End::Whole;

@@ -253,8 +253,14 @@ pub(crate) struct Limits {
     pub(crate) idle_body: Duration,
     /// Between two requests on a connection.
     pub(crate) idle_connection: Duration,
+    /// The slowest that a client may send a body, and take one, in bytes a second; 0: at any rate.
+    pub(crate) least_rate: u64,
     /// The largest request head.
     pub(crate) head_size: ByteSize,
+    /// The largest request target.
+    pub(crate) target_size: ByteSize,
+    /// The most headers of a request.
+    pub(crate) headers: usize,
     /// How long open requests may take after SIGTERM.
     pub(crate) drain: Duration,
 }

@@ -3,9 +3,12 @@
 mod frames;
 mod http2;
 pub(crate) mod io;
+mod paced;
 mod proxy_protocol;
+mod reading;
 mod room;
 mod serving;
+mod wait;
 mod wire;
 
 use std::{
@@ -34,8 +37,13 @@ use tokio_util::sync::CancellationToken;
 use self::{
     frames::FAREWELL,
     io::{ClientIo, Framing},
+    paced::Paced,
     room::Room,
     serving::Serving,
+};
+pub(crate) use self::{
+    reading::Heads,
+    wire::{BodyFault, Bounds, Fault},
 };
 use crate::{
     access::Logged,
@@ -46,6 +54,7 @@ use crate::{
     error::BodyError,
     handler,
     in_flight::Requests,
+    least_rate::LeastRate,
     metrics::Metrics,
     redirect::{self, Names},
     site::Sites,
@@ -92,8 +101,6 @@ pub(crate) struct Service {
     pub(crate) limits: Limits,
     /// From accept to the end of the TLS handshake.
     pub(crate) handshake: Duration,
-    /// The largest request head, in bytes.
-    pub(crate) head_size: usize,
     /// Whether trusted peers begin with a PROXY header.
     pub(crate) proxy_protocol: ProxyProtocol,
     pub(crate) clients: Clients,
@@ -102,16 +109,16 @@ pub(crate) struct Service {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// How long things may take.
+/// How long things may take, and how large they may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Between two requests.
     pub(crate) idle: Duration,
-    /// From the first byte of a request to the end of its head.
-    pub(crate) head: Duration,
-    /// Between two pieces of a response that it may take.
-    pub(crate) write: Duration,
-    /// The same of the backend that they come from.
+    /// Of requests.
+    pub(crate) heads: Heads,
+    /// How a response is to be taken.
+    pub(crate) rate: LeastRate,
+    /// The longest pause of the backend that it comes from.
     pub(crate) source: Duration,
 }
 
@@ -163,6 +170,8 @@ impl Service {
         let handshake = self.metrics.connections.handshake.count();
         tcp::prepare(&stream).map_err(ConnectionError::Io)?;
         let deadline = Instant::now() + self.handshake;
+        let local = stream.local_addr().map_err(ConnectionError::Io)?;
+        let requests = Requests::new();
         let in_time = async {
             if self.proxy_protocol == ProxyProtocol::FromTrusted
                 && self.sites.current().trust.believes(peer.ip())
@@ -170,7 +179,7 @@ impl Service {
                 peer = proxy_protocol::read(&mut stream).await?.unwrap_or(peer);
             }
             let place = self.admit(&stream, peer.ip())?;
-            Ok((self.open(stream).await?, place))
+            Ok((self.open(stream, &requests).await?, place))
         };
         let (opened, _place) =
             tokio::time::timeout_at(deadline, in_time).await.map_err(|_| ConnectionError::Handshake)??;
@@ -179,25 +188,25 @@ impl Service {
             // A CA has seen the certificate it came for (RFC 8737, section 3): nothing is spoken on this protocol.
             (Opened::Tls(tls), _) if tls.get_ref().1.alpn_protocol() == Some(ACME_TLS) => {}
             (Opened::Tls(tls), _) => {
+                let scheme = Scheme::HTTPS;
                 let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
-                let connection = self.connection(peer, Scheme::HTTPS);
                 if is_h2 {
+                    let connection = self.connection(peer, scheme, requests.with_windows());
                     // Boxed: it takes twice what HTTP/1.1 does, and a task has room for the larger.
                     Box::pin(self.http2(tls, connection, drain)).await
                 } else {
-                    self.http1(tls, connection, drain).await
+                    self.http1(tls, self.connection(peer, scheme, requests), drain).await
                 }
             }
             (Opened::Plain(stream), Purpose::Http) => {
-                self.http1(stream, self.connection(peer, Scheme::HTTP), drain).await;
+                self.http1(stream, self.connection(peer, Scheme::HTTP, requests), drain).await;
             }
             (Opened::Plain(stream), Purpose::Redirect { names, https_port }) => {
-                self.redirect(stream, names, *https_port, drain).await;
+                self.redirect(stream, requests, (names, *https_port), drain).await;
             }
             (Opened::Plain(stream), Purpose::Https { names, .. }) => {
                 // Plain HTTP on the TLS port: the client is told where HTTPS is, on this very port.
-                let https_port = stream.local_addr().map_err(ConnectionError::Io)?.port();
-                self.redirect(stream, names, https_port, drain).await;
+                self.redirect(stream, requests, (names, local.port()), drain).await;
             }
         }
         Ok(())
@@ -219,20 +228,20 @@ impl Service {
     }
 
     /// Up to the end of the handshake, where there is one.
-    async fn open(&self, stream: TcpStream) -> Result<Opened, ConnectionError> {
+    async fn open(&self, stream: TcpStream, requests: &Requests) -> Result<Opened, ConnectionError> {
+        let paced = |stream| Paced::new(stream, requests.clone(), self.limits.rate);
         let Purpose::Https { acceptor, .. } = &self.purpose else {
-            return Ok(Opened::Plain(stream));
+            return Ok(Opened::Plain(paced(stream)));
         };
         if speaks_http(&stream).await.map_err(ConnectionError::Io)? {
-            return Ok(Opened::Plain(stream));
+            return Ok(Opened::Plain(paced(stream)));
         }
-        let tls = acceptor.accept(stream).await.map_err(ConnectionError::Io)?;
+        let tls = acceptor.accept(paced(stream)).await.map_err(ConnectionError::Io)?;
         Ok(Opened::Tls(Box::new(tls)))
     }
 
-    fn connection(&self, peer: SocketAddr, scheme: Scheme) -> Arc<Connection> {
-        let metrics = Arc::clone(&self.metrics);
-        Arc::new(Connection { peer, scheme, requests: Requests::new(), metrics })
+    fn connection(&self, peer: SocketAddr, scheme: Scheme, requests: Requests) -> Arc<Connection> {
+        Arc::new(Connection { peer, scheme, requests, metrics: Arc::clone(&self.metrics) })
     }
 
     async fn http1<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)
@@ -241,7 +250,7 @@ impl Service {
     {
         let _counted = self.metrics.connections.http1.count();
         let requests = connection.requests.clone();
-        let io = self.io(stream, &requests, self.heads());
+        let io = self.io(stream, &requests, Framing::Heads(self.limits.heads));
         let serving = self.http1_builder().serve_connection(io, self.handler(connection)).with_upgrades();
         self.until_end(serving, &requests, drain).await;
     }
@@ -252,8 +261,8 @@ impl Service {
     {
         let _counted = self.metrics.connections.http2.count();
         let requests = connection.requests.clone();
-        let io = self.io(stream, &requests, Framing::Frames { within: self.limits.head });
-        let builder = http2::builder(self.head_size);
+        let io = self.io(stream, &requests, Framing::Frames { within: self.limits.heads.within });
+        let builder = http2::builder(self.limits.heads.bounds.head);
         let (handler, room) = (self.handler(connection), Room::new());
         let service = service_fn(move |request| {
             let (answer, room) = (handler.call(request), room.clone());
@@ -262,32 +271,37 @@ impl Service {
         self.until_end(builder.serve_connection(io, service), &requests, drain).await;
     }
 
-    async fn redirect(&self, stream: TcpStream, names: &Names, https_port: u16, drain: CancellationToken) {
+    async fn redirect(
+        &self,
+        stream: Paced<TcpStream>,
+        requests: Requests,
+        (names, https_port): (&Names, u16),
+        drain: CancellationToken,
+    ) {
         let _counted = self.metrics.connections.redirect.count();
-        let requests = Requests::new();
-        let io = self.io(stream, &requests, self.heads());
+        let io = self.io(stream, &requests, Framing::Heads(self.limits.heads));
         let answer = service_fn(|request: Request<Incoming>| {
             let _in_flight = requests.begin();
             let (parts, _) = request.into_parts();
-            let response = redirect::answer(names, https_port, &parts);
+            let response = match requests.refused() {
+                Some(fault) => redirect::refusal(fault),
+                None => redirect::answer(names, https_port, &parts),
+            };
             self.metrics.requests.begin().answered(response.status());
             async move { Ok::<Response<Body>, Infallible>(response) }
         });
         self.until_end(self.http1_builder().serve_connection(io, answer), &requests, drain).await;
     }
 
-    fn heads(&self) -> Framing {
-        Framing::Heads { within: self.limits.head, size: self.head_size }
-    }
-
     fn io<S>(&self, stream: S, requests: &Requests, framing: Framing) -> TokioIo<ClientIo<S>> {
-        TokioIo::new(ClientIo::new(stream, requests.clone(), framing, self.limits.write))
+        TokioIo::new(ClientIo::new(stream, requests.clone(), framing))
     }
 
     /// Serves to the end: the client's, that of the drain, that of an idle connection, or that of a client that
     /// takes nothing of what it asked for.
     async fn until_end(&self, serving: impl Serving, requests: &Requests, drain: CancellationToken) {
-        let Limits { idle, write, source, .. } = self.limits;
+        let Limits { idle, rate, source, .. } = self.limits;
+        let write = rate.pause;
         let mut serving = pin!(serving);
         loop {
             let look = match requests.idle_since() {
@@ -307,7 +321,7 @@ impl Service {
             // SECURITY: hyper does not poll a body that HTTP/2 flow control holds back, so the body's own
             // deadline sleeps while it keeps a connection to the backend (attacks.md A1, zero window). It is told,
             // and what it holds goes at once.
-            if requests.stalled(write, source) {
+            if requests.stalled(source) {
                 tracing::debug!("connection ended: the client takes nothing");
                 serving.as_mut().finish();
                 if let Ok(ended) = tokio::time::timeout(FAREWELL, serving).await {
@@ -333,13 +347,17 @@ impl Service {
 
     fn http1_builder(&self) -> http1::Builder {
         let mut builder = http1::Builder::new();
-        // Heads and idle connections have deadlines of ours. At most 100 headers are hyper's own limit; to set the
-        // same one anew takes a list on the heap for each head (measured: 2 % of a small request's instructions).
+        // Heads and idle connections have deadlines and bounds of ours. Without a number of headers hyper allows 100,
+        // and needs no list on the heap for each head (measured: 2 % of a small request's instructions).
+        let Bounds { head, headers, .. } = self.limits.heads.bounds;
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(None)
-            .max_header_size(self.head_size)
-            .max_buf_size(self.head_size.max(64 << 10));
+            .max_header_size(head)
+            .max_buf_size(head.max(64 << 10));
+        if headers > 100 {
+            builder.max_headers(headers);
+        }
         builder
     }
 
@@ -364,8 +382,8 @@ impl Service {
 
 /// A connection that HTTP is spoken on.
 enum Opened {
-    Plain(TcpStream),
-    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Plain(Paced<TcpStream>),
+    Tls(Box<tokio_rustls::server::TlsStream<Paced<TcpStream>>>),
 }
 
 /// Whether a client on the TLS port begins with a letter, as a method does and no TLS record.

@@ -4,11 +4,20 @@ use std::{fmt, io, time::Duration};
 
 use http::StatusCode;
 
-use crate::{form::FormError, path::PathError};
+use crate::{
+    connection::{BodyFault, Fault},
+    form::FormError,
+    head,
+    path::PathError,
+};
 
 /// Why a request is answered by the relay and not by whom it asked.
 #[derive(Debug)]
 pub(crate) enum RequestError {
+    /// Over HTTP/1: there is no request that can be read in one way only.
+    Wire(Fault),
+    /// The request's chunked body goes on with something else.
+    Body(BodyFault),
     /// The request target has no canonical path.
     Path(PathError),
     /// The head contradicts itself; the text says how.
@@ -29,7 +38,7 @@ pub(crate) enum RequestError {
     SizeUnknown,
     /// A multipart body that carries a file, or that is not strictly well-formed.
     Form(FormError),
-    /// The client sent nothing for too long in the middle of its body.
+    /// The client sent its body slower than it may.
     BodyTimeout,
     /// The client broke its request off.
     ClientGone,
@@ -81,7 +90,7 @@ pub(crate) enum BodyError {
     Backend(hyper::Error),
     /// The client sent more bytes than are allowed.
     UploadTooBig,
-    /// The client sent nothing for too long.
+    /// The client sent slower than it may.
     UploadIdle,
     /// The backend sent more bytes than the rule's `max_size`.
     DownloadTooBig,
@@ -94,6 +103,13 @@ pub(crate) enum BodyError {
 }
 
 impl BodyError {
+    /// What is wrong with a chunked body that hyper could not go on with.
+    pub(crate) fn fault(&self) -> Option<BodyFault> {
+        let Self::Client(error) = self else { return None };
+        let error = std::error::Error::source(error)?.downcast_ref::<io::Error>()?;
+        error.get_ref()?.downcast_ref().copied()
+    }
+
     /// Whose fault it is.
     pub(crate) fn origin(&self) -> Origin {
         match self {
@@ -108,6 +124,13 @@ impl RequestError {
     /// The status that the client gets.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
+            Self::Wire(Fault::Coding) => StatusCode::NOT_IMPLEMENTED,
+            Self::Wire(Fault::Version) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Wire(Fault::Target) => StatusCode::URI_TOO_LONG,
+            Self::Wire(Fault::Size | Fault::Headers) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Wire(Fault::Late) => StatusCode::REQUEST_TIMEOUT,
+            Self::Wire(Fault::Method) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Wire(Fault::Malformed(_)) | Self::Body(_) => StatusCode::BAD_REQUEST,
             Self::Path(_) | Self::Head(_) | Self::ClientGone => StatusCode::BAD_REQUEST,
             Self::Form(error) if error.is_file() => StatusCode::FORBIDDEN,
             Self::Form(_) => StatusCode::BAD_REQUEST,
@@ -132,13 +155,18 @@ impl RequestError {
         match self {
             Self::Form(error) if error.is_file() => "file uploads are not allowed",
             Self::SizeUnknown => "cannot verify content size",
+            Self::Wire(Fault::Malformed(_)) | Self::Body(_) => "bad request",
             Self::Path(_) | Self::Head(_) | Self::ClientGone | Self::Form(_) => "bad request",
-            Self::Method { .. } => "method not allowed",
+            Self::Wire(Fault::Coding) => "not implemented",
+            Self::Wire(Fault::Version) => "http version not supported",
+            Self::Wire(Fault::Target) => "uri too long",
+            Self::Wire(Fault::Size | Fault::Headers) => "request header fields too large",
+            Self::Wire(Fault::Method) | Self::Method { .. } => "method not allowed",
             Self::Expectation => "expectation failed",
             Self::Blocked => "forbidden",
             Self::NotFound => "not found",
             Self::BodyTooBig | Self::ContentTooBig => "content too big",
-            Self::BodyTimeout => "request timeout",
+            Self::Wire(Fault::Late) | Self::BodyTimeout => "request timeout",
             Self::Connect(ConnectError::Timeout) | Self::ResponseTimeout => "backend timeout",
             Self::Connect(_) | Self::Exchange(_) | Self::BadResponse(_) => "backend unavailable",
             Self::Busy => "server busy",
@@ -150,7 +178,9 @@ impl RequestError {
     /// Whose fault it is.
     pub(crate) fn origin(&self) -> Origin {
         match self {
-            Self::Path(_)
+            Self::Wire(_)
+            | Self::Body(_)
+            | Self::Path(_)
             | Self::Head(_)
             | Self::Method { .. }
             | Self::Expectation
@@ -171,6 +201,20 @@ impl RequestError {
         }
     }
 
+    /// Whether nothing that may still come on an HTTP/1 connection is to be read as a request.
+    pub(crate) fn ends_connection(&self) -> bool {
+        matches!(self, Self::Wire(_) | Self::Body(_) | Self::Head(_) | Self::Expectation | Self::BodyTimeout)
+            || matches!(self, Self::ClientGone)
+    }
+
+    /// The methods that the client could have used.
+    pub(crate) fn allow(&self) -> Option<&'static str> {
+        if let Self::Method { allow } = self {
+            return Some(allow);
+        }
+        matches!(self, Self::Wire(Fault::Method)).then_some(head::ALLOW)
+    }
+
     /// Whether the client is told in JSON wherever it asked: it met a rule, not a page.
     pub(crate) fn is_of_a_rule(&self) -> bool {
         matches!(self, Self::Blocked | Self::ContentTooBig | Self::SizeUnknown)
@@ -181,6 +225,8 @@ impl RequestError {
 impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Wire(fault) => fault.fmt(f),
+            Self::Body(fault) => fault.fmt(f),
             Self::Path(error) => error.fmt(f),
             Self::Head(reason) | Self::BadResponse(reason) => f.write_str(reason),
             Self::Method { .. } => f.write_str("the method is not allowed here"),
@@ -193,7 +239,7 @@ impl fmt::Display for RequestError {
                 f.write_str("the backend did not tell the size of a response with a max_size")
             }
             Self::Form(error) => error.fmt(f),
-            Self::BodyTimeout => f.write_str("the client stopped sending its body"),
+            Self::BodyTimeout => f.write_str("the client sent its body too slowly, or stopped"),
             Self::ClientGone => f.write_str("the client broke its request off"),
             Self::Connect(error) => error.fmt(f),
             Self::Exchange(error) => write!(f, "the backend broke the exchange: {}", Chain(error)),
@@ -227,7 +273,7 @@ impl fmt::Display for BodyError {
             Self::Client(error) => write!(f, "the client broke off: {}", Chain(error)),
             Self::Backend(error) => write!(f, "the backend broke off: {}", Chain(error)),
             Self::UploadTooBig => f.write_str("the request body is larger than max_content_length"),
-            Self::UploadIdle => f.write_str("the client stopped sending its body"),
+            Self::UploadIdle => f.write_str("the client sent its body too slowly, or stopped"),
             Self::DownloadTooBig => f.write_str("the response is larger than the rule's max_size"),
             Self::DownloadIdle => f.write_str("the backend stopped sending its body"),
             Self::Form(error) => error.fmt(f),

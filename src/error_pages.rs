@@ -32,7 +32,7 @@ impl ErrorPages {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        if let RequestError::Method { allow } = error {
+        if let Some(allow) = error.allow() {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
         if matches!(error, RequestError::Busy) {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
+    HeaderValue, Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, STRICT_TRANSPORT_SECURITY},
     uri::Scheme,
 };
@@ -30,21 +30,26 @@ pub(crate) async fn handle(
 ) -> Response<Logged> {
     let in_flight = connection.requests.begin();
     let outcome = connection.metrics.requests.begin();
-    let is_head = request.method() == Method::HEAD;
+    let (is_head, version) = (request.method() == Method::HEAD, request.version());
     let mut entry = Entry::new(site.access, connection.peer.ip().to_canonical(), request.method().clone());
     let client = site.trust.client(connection.peer.ip(), &connection.scheme, request.headers_mut());
     entry.client(client.address);
 
-    let answer = match may_ask(site, client.address) {
-        Ok(()) => respond(site, &client, &in_flight, request, &mut entry).await,
-        Err(too_many) => {
+    let answer = match (connection.requests.refused(), may_ask(site, client.address)) {
+        (Some(fault), _) => Err((RequestError::Wire(fault), None)),
+        (None, Ok(())) => respond(site, &client, &in_flight, request, &mut entry).await,
+        (None, Err(too_many)) => {
             connection.metrics.requests.limited.add();
             too_often(site, too_many, &request, &mut entry).map_err(|error| (error, None))
         }
     };
     let mut response = answer.unwrap_or_else(|(error, target)| {
         entry.failed(&error);
-        site.pages.respond(&error, target.as_ref().map(|target| target.path.decoded()))
+        let mut response = site.pages.respond(&error, target.as_ref().map(|target| target.path.decoded()));
+        if error.ends_connection() && version <= Version::HTTP_11 {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     });
     if is_head {
         response = without_body(response);
@@ -56,7 +61,7 @@ pub(crate) async fn handle(
     if connection.requests.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    entry.follow(response, in_flight)
+    entry.follow(response, in_flight, site.least_rate)
 }
 
 /// Whether a client may send a request now. Who speaks for others, and for nobody now, has no limit.
@@ -103,6 +108,9 @@ async fn respond(
     entry: &mut Entry,
 ) -> Result<Response<Body>, (RequestError, Option<Target>)> {
     let (parts, body) = request.into_parts();
+    if head::is_of_the_server(&parts) {
+        return Ok(head::allowed());
+    }
     let target = head::target(&parts).map_err(|error| (error, None))?;
     let request = Request::from_parts(parts, body);
     entry.path(|| site.redactor.target(&target));

@@ -3,18 +3,18 @@
 use std::net::Ipv6Addr;
 
 use http::{
-    HeaderValue, Method, Version, header,
+    HeaderValue, Method, Response, StatusCode, Version, header,
     request::Parts,
     uri::{Authority, Scheme},
 };
 
-use crate::{error::RequestError, path::CanonicalPath, proxy::headers::one_framing};
+use crate::{body::Body, error::RequestError, path::CanonicalPath, proxy::headers::one_framing};
 
 /// The methods that are let in.
 pub(crate) const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 /// The same as an `Allow` header has them.
-const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// What a request asks for.
 #[derive(Clone, Debug)]
@@ -37,6 +37,19 @@ impl Target {
     }
 }
 
+/// `OPTIONS *`: what the server itself can do, whatever is behind it.
+pub(crate) fn is_of_the_server(parts: &Parts) -> bool {
+    parts.method == Method::OPTIONS && parts.uri.path() == "*"
+}
+
+/// What the server itself can do.
+pub(crate) fn allowed() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(ALLOW));
+    response
+}
+
 /// The target of a request whose head does not contradict itself.
 pub(crate) fn target(parts: &Parts) -> Result<Target, RequestError> {
     if !METHODS.contains(&parts.method) {
@@ -47,9 +60,8 @@ pub(crate) fn target(parts: &Parts) -> Result<Target, RequestError> {
     if parts.version == Version::HTTP_2 {
         http2(parts).map_err(RequestError::Head)?;
     }
-    if let Some(expect) = parts.headers.get(header::EXPECT)
-        && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
-    {
+    let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if !parts.headers.get_all(header::EXPECT).iter().all(is_known) {
         return Err(RequestError::Expectation);
     }
     let path = CanonicalPath::parse(parts.uri.path()).map_err(RequestError::Path)?;
@@ -159,6 +171,16 @@ mod tests {
             &[("host", "[::1")],
         ] {
             assert!(of("/", headers).is_err(), "{headers:?}");
+        }
+        for host in [
+            " ", "a b", "a/", "/a", "a?b", "a#b", "a,b", "u:p@a", "@a", "a@", "a:80:80", "a:-1", "a:65536",
+            ":80", ":", "http://a", "a\\b", "[::1", "::1]", "[]", "[x]", "a:80 b", "a\tb", "<a>", "\"a\"",
+            "a%00", "\u{e9}", "a|b", "a^b", "{a}", "[::1]x", "[::1]:x", "a[b]",
+        ] {
+            assert!(of("/", &[("host", host)]).is_err(), "{host:?}");
+        }
+        for host in ["a", "A.example", "a_b.c", "a-b:1", "[::1]", "[::1]:8443", "127.0.0.1:65535", "xn--a"] {
+            assert_eq!(of("/", &[("host", host)]), Ok(Some(host.into())));
         }
         assert!(of("http://a.example/", &[("host", "b.example")]).is_err());
         assert!(of("ftp://a.example/", &[("host", "a.example")]).is_err());

@@ -2,13 +2,19 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    task::{Context, Waker},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use crate::{
+    connection::Fault,
+    least_rate::{Allowance, LeastRate},
+};
 
 /// The requests of one connection.
 #[derive(Clone, Debug)]
@@ -16,37 +22,58 @@ pub(crate) struct Requests(Arc<State>);
 
 #[derive(Debug)]
 struct State {
-    /// Times below are milliseconds after this.
+    /// Times below are after this.
     born: Instant,
+    /// Whether responses have windows of their own, which the client may leave shut: in HTTP/1 what holds up a
+    /// response holds up the socket.
+    has_windows: AtomicBool,
     /// Whether the connection has become a tunnel: what it carries is no HTTP.
     tunnel: AtomicBool,
     /// Whether the next response is to be the last.
     closing: AtomicBool,
+    /// Whether the connection ends with what is being written.
+    farewell: AtomicBool,
+    /// Requests that ever began.
+    begun: AtomicUsize,
     /// Requests that are being answered.
     in_flight: AtomicUsize,
-    /// When the last of them ended.
+    /// Those among them whose responses may come as slowly as the client likes.
+    slow: AtomicUsize,
+    /// When the last of them ended, in milliseconds.
     ended: AtomicU64,
-    /// Each bounded response body.
-    bodies: Mutex<Vec<Arc<Movement>>>,
+    /// Who is to be woken when no request is being answered any more, and whether there is anybody.
+    waiting: Mutex<Option<Waker>>,
+    is_waited_for: AtomicBool,
+    /// What is wrong with the last request of the connection, which no client can send after it.
+    refused: OnceLock<Fault>,
+    /// Each bounded response body of HTTP/2.
+    bodies: Mutex<Vec<Arc<Mutex<Movement>>>>,
 }
 
 /// How a response body came along.
 #[derive(Debug)]
 struct Movement {
     /// When it last moved, or was asked to.
-    last: AtomicU64,
+    last: Instant,
     /// Whether the client asked for more than there was: then it is not the client that holds it up.
-    asked: AtomicBool,
+    asked: bool,
+    /// Whether it moved, but too late.
+    late: bool,
+    allowance: Allowance,
 }
 
 /// A request that is being answered, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct InFlight(Requests);
+pub(crate) struct InFlight {
+    requests: Requests,
+    /// Whether it is among the slow ones.
+    slow: bool,
+}
 
 /// A response body that has to move, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Moving {
-    movement: Arc<Movement>,
+    movement: Arc<Mutex<Movement>>,
     requests: Requests,
 }
 
@@ -54,19 +81,55 @@ impl Requests {
     /// Of a connection that begins now.
     pub(crate) fn new() -> Self {
         Self(Arc::new(State {
+            has_windows: AtomicBool::new(false),
             born: Instant::now(),
             tunnel: AtomicBool::new(false),
             closing: AtomicBool::new(false),
+            farewell: AtomicBool::new(false),
+            begun: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
+            slow: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            is_waited_for: AtomicBool::new(false),
+            refused: OnceLock::new(),
             bodies: Mutex::default(),
         }))
     }
 
+    /// The same, of a connection that speaks HTTP/2.
+    pub(crate) fn with_windows(self) -> Self {
+        self.0.has_windows.store(true, Ordering::Relaxed);
+        self
+    }
+
     /// Notes a request.
     pub(crate) fn begin(&self) -> InFlight {
+        // Before it counts as begun, so that it is never taken for one that has ended.
+        let in_flight = self.another();
+        self.0.begun.fetch_add(1, Ordering::AcqRel);
+        in_flight
+    }
+
+    fn another(&self) -> InFlight {
         self.0.in_flight.fetch_add(1, Ordering::AcqRel);
-        InFlight(self.clone())
+        InFlight { requests: self.clone(), slow: false }
+    }
+
+    /// How many requests ever began.
+    pub(crate) fn begun(&self) -> usize {
+        self.0.begun.load(Ordering::Acquire)
+    }
+
+    /// Notes that the next request, which nobody has seen yet, is none.
+    pub(crate) fn refuse(&self, fault: Fault) {
+        // A connection has one last request.
+        let _ = self.0.refused.set(fault);
+    }
+
+    /// What is wrong with the request that begins now.
+    pub(crate) fn refused(&self) -> Option<Fault> {
+        self.0.refused.get().copied()
     }
 
     /// Whether the connection has become a tunnel.
@@ -84,9 +147,43 @@ impl Requests {
         self.0.closing.load(Ordering::Relaxed)
     }
 
+    /// Notes that the connection ends with what is being written.
+    pub(crate) fn bid_farewell(&self) {
+        self.0.farewell.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does.
+    pub(crate) fn is_at_farewell(&self) -> bool {
+        self.0.farewell.load(Ordering::Relaxed)
+    }
+
     /// Whether any request is being answered.
     pub(crate) fn any(&self) -> bool {
         self.0.in_flight.load(Ordering::Acquire) > 0
+    }
+
+    /// Wakes the task when no request is being answered any more.
+    pub(crate) fn wake_when_answered(&self, cx: &Context<'_>) {
+        *lock(&self.0.waiting) = Some(cx.waker().clone());
+        self.0.is_waited_for.store(true, Ordering::Release);
+        // It may have ended since it was looked at.
+        if !self.any() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if self.0.is_waited_for.load(Ordering::Acquire)
+            && self.0.is_waited_for.swap(false, Ordering::AcqRel)
+            && let Some(waker) = lock(&self.0.waiting).take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Whether the client may take what it is sent as slowly as it likes.
+    pub(crate) fn may_be_slow(&self) -> bool {
+        self.is_tunnel() || self.0.slow.load(Ordering::Relaxed) > 0
     }
 
     /// Since when nothing is being answered; `None`: something is.
@@ -94,74 +191,98 @@ impl Requests {
         (!self.any()).then(|| self.0.born + Duration::from_millis(self.0.ended.load(Ordering::Acquire)))
     }
 
-    /// Whether a body has not moved for `limit`: a client that takes nothing, and holds what the body comes from.
-    /// One that was asked for more may take as long as where it comes from, `source`, besides: no longer, since
-    /// the client may have shut its window after it asked.
-    pub(crate) fn stalled(&self, limit: Duration, source: Duration) -> bool {
-        let now = self.now();
-        self.bodies().iter().any(|body| {
-            let limit = if body.asked.load(Ordering::Relaxed) { limit.saturating_add(source) } else { limit };
-            Duration::from_millis(now.saturating_sub(body.last.load(Ordering::Relaxed))) >= limit
+    /// Whether a client takes nothing of a body, or too little, and holds what the body comes from. One that asked
+    /// for more may take as long as where it comes from, `source`, besides a pause: no longer, since it may have shut
+    /// its window after it asked.
+    pub(crate) fn stalled(&self, source: Duration) -> bool {
+        lock(&self.0.bodies).iter().any(|body| {
+            let body = lock(body);
+            let limit = if body.asked {
+                body.allowance.pause().saturating_add(source)
+            } else {
+                body.allowance.left()
+            };
+            body.late || body.last.elapsed() >= limit
         })
     }
+}
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// A panic cannot leave the list half changed: each change is one call on it.
-    fn bodies(&self) -> MutexGuard<'_, Vec<Arc<Movement>>> {
-        self.0.bodies.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// A panic cannot leave anything half changed here: each change is one call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl InFlight {
     /// The same, of a connection that becomes a tunnel now.
     pub(crate) fn into_tunnel(self) -> Self {
-        self.0.0.tunnel.store(true, Ordering::Relaxed);
+        self.requests.0.tunnel.store(true, Ordering::Relaxed);
         self
     }
 
     /// Another on the same connection, for what outlives this one.
     pub(crate) fn another(&self) -> Self {
-        self.0.begin()
+        self.requests.another()
     }
 
-    /// Follows the response's body, which is no event stream and so has to move.
-    pub(crate) fn moving(&self) -> Moving {
-        let requests = self.0.clone();
-        let last = AtomicU64::new(requests.now());
-        let movement = Arc::new(Movement { last, asked: AtomicBool::new(false) });
-        requests.bodies().push(Arc::clone(&movement));
-        Moving { movement, requests }
+    /// Notes that the response is an event stream, which no client has to take at a least rate.
+    pub(crate) fn may_be_slow(&mut self) {
+        if !std::mem::replace(&mut self.slow, true) {
+            self.requests.0.slow.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Follows the response's body, which has to move at the least rate. Over HTTP/1 the socket shows it.
+    pub(crate) fn moving(&self, rate: LeastRate) -> Option<Moving> {
+        let requests = self.requests.clone();
+        if !requests.0.has_windows.load(Ordering::Relaxed) {
+            return None;
+        }
+        let movement =
+            Movement { last: Instant::now(), asked: false, late: false, allowance: Allowance::new(rate) };
+        let movement = Arc::new(Mutex::new(movement));
+        lock(&requests.0.bodies).push(Arc::clone(&movement));
+        Some(Moving { movement, requests })
     }
 }
 
 impl Moving {
-    /// Notes that the client took some of it.
-    pub(crate) fn moved(&self) {
-        self.movement.last.store(self.requests.now(), Ordering::Relaxed);
-        self.movement.asked.store(false, Ordering::Relaxed);
+    /// Notes that the client took so many bytes of it.
+    pub(crate) fn moved(&self, bytes: usize) {
+        let now = Instant::now();
+        let mut movement = lock(&self.movement);
+        if !movement.asked {
+            let waited = now - movement.last;
+            movement.late |= waited > movement.allowance.left();
+            movement.allowance.waited(waited);
+        }
+        movement.allowance.moved(bytes);
+        (movement.last, movement.asked) = (now, false);
     }
 
     /// Notes that the client would take more than there is.
     pub(crate) fn asked(&self) {
-        self.movement.last.store(self.requests.now(), Ordering::Relaxed);
-        self.movement.asked.store(true, Ordering::Relaxed);
+        let mut movement = lock(&self.movement);
+        (movement.last, movement.asked) = (Instant::now(), true);
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let state = &self.0.0;
-        state.ended.store(self.0.now(), Ordering::Release);
-        state.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let state = &self.requests.0;
+        if self.slow {
+            state.slow.fetch_sub(1, Ordering::Relaxed);
+        }
+        let ended = u64::try_from(state.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        state.ended.store(ended, Ordering::Release);
+        if state.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.requests.wake();
+        }
     }
 }
 
 impl Drop for Moving {
     fn drop(&mut self) {
-        self.requests.bodies().retain(|body| !Arc::ptr_eq(body, &self.movement));
+        lock(&self.requests.0.bodies).retain(|body| !Arc::ptr_eq(body, &self.movement));
     }
 }
 
@@ -170,10 +291,11 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const RATE: LeastRate = LeastRate { pause: Duration::from_secs(60), bytes_per_second: 240 };
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_idle_from_the_end_of_its_last_request() {
-        let requests = Requests::new();
+        let requests = Requests::new().with_windows();
         assert_eq!(requests.idle_since(), Some(Instant::now()));
         let [one, two] = [requests.begin(), requests.begin()];
         tokio::time::advance(5 * SECOND).await;
@@ -188,29 +310,66 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn l1_a_body_that_does_not_move_is_stalled() {
-        let requests = Requests::new();
+        let requests = Requests::new().with_windows();
         let in_flight = requests.begin();
-        let [stuck, moving] = [in_flight.moving(), in_flight.moving()];
+        let [stuck, moving] = [in_flight.moving(RATE).unwrap(), in_flight.moving(RATE).unwrap()];
         tokio::time::advance(59 * SECOND).await;
-        moving.moved();
-        assert!(!requests.stalled(60 * SECOND, 20 * SECOND));
+        moving.moved(1);
+        assert!(!requests.stalled(20 * SECOND));
         tokio::time::advance(SECOND).await;
-        assert!(requests.stalled(60 * SECOND, 20 * SECOND));
+        assert!(requests.stalled(20 * SECOND));
         drop(stuck);
-        assert!(!requests.stalled(60 * SECOND, 20 * SECOND));
+        assert!(!requests.stalled(20 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]
     async fn l1_a_body_that_was_asked_for_more_may_wait_for_its_source_too() {
-        let requests = Requests::new();
-        let body = requests.begin().moving();
+        let requests = Requests::new().with_windows();
+        let body = requests.begin().moving(RATE).unwrap();
         body.asked();
         tokio::time::advance(79 * SECOND).await;
-        assert!(!requests.stalled(60 * SECOND, 20 * SECOND));
+        assert!(!requests.stalled(20 * SECOND));
         tokio::time::advance(SECOND).await;
-        assert!(requests.stalled(60 * SECOND, 20 * SECOND));
-        body.moved();
+        assert!(requests.stalled(20 * SECOND));
+        body.moved(1);
         tokio::time::advance(60 * SECOND).await;
-        assert!(requests.stalled(60 * SECOND, 20 * SECOND));
+        assert!(requests.stalled(20 * SECOND));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn l1_a_body_that_the_client_takes_slower_than_the_least_rate_is_stalled() {
+        let requests = Requests::new().with_windows();
+        let body = requests.begin().moving(RATE).unwrap();
+        let mut seconds = 0;
+        while seconds < 1000 && !requests.stalled(20 * SECOND) {
+            tokio::time::advance(SECOND).await;
+            body.moved(120);
+            seconds += 1;
+        }
+        assert!((118..=120).contains(&seconds), "{seconds}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn l1_what_the_source_is_slow_with_is_not_held_against_the_client() {
+        let requests = Requests::new().with_windows();
+        let body = requests.begin().moving(RATE).unwrap();
+        for _ in 0..600 {
+            body.asked();
+            tokio::time::advance(SECOND).await;
+            body.moved(1);
+            assert!(!requests.stalled(20 * SECOND));
+        }
+    }
+
+    #[test]
+    fn l1_an_event_stream_may_be_slow_for_as_long_as_it_lasts() {
+        let requests = Requests::new();
+        let mut in_flight = requests.begin();
+        assert!(!requests.may_be_slow());
+        in_flight.may_be_slow();
+        in_flight.may_be_slow();
+        assert!(requests.may_be_slow());
+        drop(in_flight);
+        assert!(!requests.may_be_slow());
     }
 }

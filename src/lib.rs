@@ -33,6 +33,7 @@ pub mod fuzzing;
 mod handler;
 mod head;
 mod in_flight;
+mod least_rate;
 mod listener;
 mod log;
 mod metrics;

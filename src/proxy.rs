@@ -41,6 +41,7 @@ use crate::{
     form::{FilteredBody, Kind},
     head::Target,
     in_flight::InFlight,
+    least_rate::LeastRate,
     rules::ProxyPolicy,
 };
 
@@ -66,8 +67,8 @@ pub(crate) struct Upstream {
 pub(crate) struct Bounds {
     /// The largest request body, in bytes.
     pub(crate) upload: u64,
-    /// The longest pause in a request body.
-    pub(crate) upload_idle: Duration,
+    /// How a client sends one.
+    pub(crate) upload_rate: LeastRate,
     /// The longest pause in a response body that is no event stream.
     pub(crate) download_idle: Duration,
     /// How long a request is tried again that could not be sent.
@@ -315,7 +316,7 @@ impl Upstream {
         if incoming.is_end_stream() && matches!(kind, Kind::NotMultipart) {
             return Ok(Body::empty());
         }
-        let upload = Upload::new(incoming, self.bounds.upload, self.bounds.upload_idle, Arc::clone(progress));
+        let upload = Upload::new(incoming, self.bounds.upload, self.bounds.upload_rate, Arc::clone(progress));
         Ok(match kind {
             Kind::NotMultipart => Body::stream(upload),
             Kind::Multipart(filter) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderValue, Method, Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, LOCATION},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, LOCATION},
     request::Parts,
     uri::Authority,
 };
@@ -14,6 +14,8 @@ use crate::{
     acme::{Challenges, challenges::HTTP_PATH},
     body::Body,
     config::ServerName,
+    connection::Fault,
+    error::RequestError,
     tls::Certificates,
 };
 
@@ -69,6 +71,20 @@ pub(crate) fn answer(names: &Names, https_port: u16, parts: &Parts) -> Response<
             }
         }
     };
+    response
+}
+
+/// The answer to what is no request.
+pub(crate) fn refusal(fault: Fault) -> Response<Body> {
+    let error = RequestError::Wire(fault);
+    let mut response = Response::new(Body::full(error.message()));
+    *response.status_mut() = error.status();
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    if let Some(allow) = error.allow() {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
     response
 }
 

@@ -21,6 +21,7 @@ use crate::{
     drain::Drain,
     error_pages::ErrorPages,
     frontend::{OutsidePrefix, StaticFiles},
+    least_rate::LeastRate,
     metrics::Metrics,
     proxy::{Bounds, Upstream},
     redact::Redactor,
@@ -40,6 +41,8 @@ pub(crate) struct Site {
     pub(crate) hsts: Option<HeaderValue>,
     pub(crate) access: AccessLog,
     pub(crate) redactor: Redactor,
+    /// How a client takes a response.
+    pub(crate) least_rate: LeastRate,
     origins: Origins,
 }
 
@@ -64,8 +67,8 @@ pub(crate) struct Plan {
     pub(crate) access: AccessLog,
     /// The largest request body, in bytes.
     pub(crate) max_content_length: u64,
-    /// The longest pause in a client's body.
-    pub(crate) idle_body: std::time::Duration,
+    /// How a client sends its body, and takes a response.
+    pub(crate) least_rate: LeastRate,
     pub(crate) requests_per_second: Option<NonZeroU32>,
     pub(crate) metrics: Arc<Metrics>,
 }
@@ -96,7 +99,7 @@ impl Site {
         let timeouts = backend.timeouts;
         let bounds = Bounds {
             upload: plan.max_content_length,
-            upload_idle: plan.idle_body,
+            upload_rate: plan.least_rate,
             download_idle: timeouts.idle,
             retry_for: timeouts.retry,
         };
@@ -136,6 +139,7 @@ impl Site {
             rate: plan.requests_per_second.map(RateLimit::new),
             hsts,
             access,
+            least_rate: plan.least_rate,
             redactor: match before {
                 Some(site) => site.redactor.with_prefix(uri_prefix),
                 None => Redactor::new(uri_prefix).map_err(|_| SiteError::Random)?,

@@ -9,7 +9,7 @@ use super::{
     resolve::seconds,
     setting::Setting,
     types::ByteSize,
-    units::{Count, OptionalCount},
+    units::{Count, OptionalCount, Rate},
 };
 
 /// The table with its defaults.
@@ -20,6 +20,26 @@ pub(super) fn limits(raw: RawLimits, faults: &mut Faults, warnings: &mut Vec<War
         // hyper reads heads into a buffer of at least 8 KiB, and panics when told otherwise.
         let reason = Reason::Rule("it is a size from 8KiB to 1MiB");
         faults.add("limits.head_size", reason, Some(place.clone()));
+    }
+    let head_size = raw.head_size.as_given().map_or(16 << 10, |size| size.0);
+    if let Setting::Given(size, place) = &raw.target_size
+        && !(256..=(32 << 10).min(head_size)).contains(&size.0)
+    {
+        let reason = Reason::Rule("it is a size from 256B to 32KiB, and not larger than head_size");
+        faults.add("limits.target_size", reason, Some(place.clone()));
+    }
+    if let Setting::Given(Count(headers), place) = &raw.headers
+        && !(16..=1000).contains(headers)
+    {
+        // Browsers send up to thirty.
+        faults.add("limits.headers", Reason::Rule("it is a number from 16 to 1000"), Some(place.clone()));
+    }
+    if let Setting::Given(Rate(rate), place) = &raw.least_rate
+        && *rate > 64 << 10
+    {
+        let reason =
+            Reason::Rule("it is at most 64KiB a second: slow clients are honest ones more often than not");
+        faults.add("limits.least_rate", reason, Some(place.clone()));
     }
     let connections = raw.connections.or(Count(10_000)).0;
     if let Setting::Given(Count(most), place) = &raw.connections_per_client
@@ -39,7 +59,10 @@ pub(super) fn limits(raw: RawLimits, faults: &mut Faults, warnings: &mut Vec<War
         request_head: seconds(raw.request_head, 10),
         idle_body: seconds(raw.idle_body, 60),
         idle_connection: seconds(raw.idle_connection, 75),
+        least_rate: raw.least_rate.or(Rate(240)).0,
         head_size: raw.head_size.or(ByteSize(16 << 10)),
+        target_size: raw.target_size.or(ByteSize(8 << 10)),
+        headers: raw.headers.or(Count(100)).0,
         drain: raw.drain.or(Duration::from_secs(30)),
     }
 }

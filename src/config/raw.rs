@@ -17,7 +17,7 @@ use super::{
     setting::Setting,
     source::Place,
     types::{BindHost, ByteSize, Subject, TrustedPeer, UriPrefix},
-    units::{Count, HttpPort, OptionalCount, TimeLimit},
+    units::{Count, HttpPort, OptionalCount, Rate, TimeLimit},
     url::{BackendUrl, FrontendUrl, ProxyUrl},
 };
 
@@ -143,7 +143,10 @@ pub(crate) struct RawLimits {
     pub(crate) request_head: Setting<TimeLimit>,
     pub(crate) idle_body: Setting<TimeLimit>,
     pub(crate) idle_connection: Setting<TimeLimit>,
+    pub(crate) least_rate: Setting<Rate>,
     pub(crate) head_size: Setting<ByteSize>,
+    pub(crate) target_size: Setting<ByteSize>,
+    pub(crate) headers: Setting<Count>,
     pub(crate) drain: Setting<Duration>,
 }
 
@@ -281,7 +284,10 @@ impl RawLimits {
             request_head: table.take("request_head"),
             idle_body: table.take("idle_body"),
             idle_connection: table.take("idle_connection"),
+            least_rate: table.take("least_rate"),
             head_size: table.take("head_size"),
+            target_size: table.take("target_size"),
+            headers: table.take("headers"),
             drain: table.take("drain"),
         }
     }

@@ -22,6 +22,10 @@ pub(crate) struct Count(pub(crate) usize);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct OptionalCount(pub(crate) Option<usize>);
 
+/// Bytes a second, or zero for any rate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Rate(pub(crate) u64);
+
 /// The redirect listener's port: 0 for no listener, `auto` for one that the system chooses.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct HttpPort(pub(crate) Option<u16>);
@@ -124,6 +128,13 @@ impl Value for ByteSize {
             (None, Some(text)) => Ok(text.parse()?),
             (None, None) => Err(wrong_type("a number of bytes, or a string with a unit,", value)),
         }
+    }
+}
+
+impl Value for Rate {
+    fn read(value: &DeValue<'_>) -> Result<Self, Reason> {
+        let is_zero = integer(value) == Some(0) || value.as_str().is_some_and(|text| split(text).0 == "0");
+        if is_zero { Ok(Self(0)) } else { ByteSize::read(value).map(|ByteSize(bytes)| Self(bytes)) }
     }
 }
 
@@ -249,6 +260,17 @@ mod tests {
             assert_eq!(read::<ByteSize>(text), Err(error.to_string()), "{text}");
         }
         assert!(read::<ByteSize>("true").unwrap_err().contains("not true or false"));
+    }
+
+    #[test]
+    fn a_rate_is_a_size_or_zero() {
+        for (text, bytes) in
+            [("240", 240), ("'240B'", 240), ("'1KiB'", 1024), ("0", 0), ("'0'", 0), ("'0B'", 0)]
+        {
+            assert_eq!(read(text), Ok(Rate(bytes)), "{text}");
+        }
+        assert_eq!(read::<Rate>("'240'"), Err(UnitError::SizeUnit.to_string()));
+        assert_eq!(read::<Rate>("-1"), Err(UnitError::Size.to_string()));
     }
 
     #[test]

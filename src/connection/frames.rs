@@ -18,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::io::Wait;
+use super::wait::Wait;
 
 /// RFC 9113 3.4.
 const PREFACE: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();

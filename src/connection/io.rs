@@ -1,21 +1,23 @@
-//! A client's connection with its deadlines: hyper has none for slow heads and slow readers.
+//! A client's connection as hyper has it: strictly read, and closed so that the last response arrives.
 
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use super::{
-    frames::{FAREWELL, Frames},
-    wire::{Fault, Wire},
-};
-use crate::in_flight::Requests;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep},
+    time::Instant,
 };
+
+use super::{
+    frames::Frames,
+    reading::{Heads, Reading},
+    wait::Wait,
+};
+use crate::in_flight::Requests;
 
 /// How many bytes of an unread request are still taken in after the last response, and for how long: a close
 /// with unread bytes is a reset, which can overtake the response that says why (attacks.md S12).
@@ -23,104 +25,28 @@ const LINGER_BYTES: usize = 256 << 10;
 const LINGER_FOR: Duration = Duration::from_secs(2);
 
 /// How the bytes of a client's connection are to be taken.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Framing {
-    /// HTTP/1: each head has this long to be whole, and this many bytes.
-    Heads { within: Duration, size: usize },
+    /// HTTP/1.
+    Heads(Heads),
     /// HTTP/2: each header block has this long to be whole.
     Frames { within: Duration },
 }
 
-/// What hyper is given in the place of a head that is none: it answers 400, and closes.
-const NO_HEAD: &[u8] = b"\0\r\n\r\n";
-
-/// A connection to a client that ends by itself when nothing moves.
+/// A connection to a client.
 pub(crate) struct ClientIo<S> {
     stream: S,
     requests: Requests,
-    /// `None` for HTTP/2.
-    heads: Option<Heads>,
-    /// `None` for HTTP/1.
-    frames: Option<Frames>,
-    /// The longest pause between two writes that the client takes.
-    write_limit: Duration,
-    writing: Wait,
+    reader: Reader,
     lingering: Wait,
     linger: Linger,
 }
 
-/// The heads of HTTP/1 requests as they come.
-struct Heads {
-    within: Duration,
-    wire: Wire,
-    /// When the head began that is not whole yet.
-    since: Option<Instant>,
-    wait: Wait,
-    /// Whether something came that is no request: nothing after it is read.
-    refused: bool,
-}
-
-impl Heads {
-    fn new(within: Duration, size: usize) -> Self {
-        Self { within, wire: Wire::new(size), since: None, wait: Wait::default(), refused: false }
-    }
-
-    /// Looks at what was read behind the first `before` bytes of `buf`. A head that is none is replaced by one that
-    /// hyper answers 400; in a body the error is all that can be said.
-    fn look(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
-        let between_requests = self.wire.is_between_requests_or_in_head();
-        let heads = self.wire.heads();
-        let followed = self.wire.follow(&buf.filled()[before..]);
-        let Err(fault) = followed else {
-            self.since =
-                if self.wire.is_in_head() { self.since.or_else(|| Some(Instant::now())) } else { None };
-            self.wait.disarm();
-            return Ok(());
-        };
-        tracing::debug!(%fault, "refused before it is a request");
-        self.refused = true;
-        self.since = None;
-        // Only if hyper has nothing of another request still to read: else it would take this for a body.
-        if between_requests && self.wire.heads() == heads && matches!(fault, Fault::Head(_)) {
-            buf.set_filled(before);
-            buf.put_slice(&NO_HEAD[..NO_HEAD.len().min(buf.remaining())]);
-            return Ok(());
-        }
-        Err(io::Error::new(io::ErrorKind::InvalidData, fault))
-    }
-}
-
-/// A deadline that is set when waiting begins.
-#[derive(Default)]
-pub(super) struct Wait {
-    /// Kept between waits: setting a timer anew is cheaper than making one.
-    sleep: Option<Pin<Box<Sleep>>>,
-    armed: bool,
-}
-
-impl Wait {
-    pub(super) fn disarm(&mut self) {
-        self.armed = false;
-    }
-
-    pub(super) fn poll_until(
-        &mut self,
-        deadline: impl FnOnce() -> Instant,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
-        if !self.armed {
-            self.armed = true;
-            let deadline = deadline();
-            match &mut self.sleep {
-                Some(sleep) => sleep.as_mut().reset(deadline),
-                None => self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline))),
-            }
-        }
-        match &mut self.sleep {
-            Some(sleep) => sleep.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
-    }
+enum Reader {
+    /// HTTP/1.
+    Requests(Reading),
+    /// HTTP/2.
+    Frames(Frames),
 }
 
 enum Linger {
@@ -134,21 +60,15 @@ enum Linger {
 }
 
 impl<S> ClientIo<S> {
-    pub(crate) fn new(stream: S, requests: Requests, framing: Framing, write_limit: Duration) -> Self {
+    pub(crate) fn new(stream: S, requests: Requests, framing: Framing) -> Self {
         Self {
             stream,
             requests,
-            heads: match framing {
-                Framing::Heads { within, size } => Some(Heads::new(within, size)),
-                Framing::Frames { .. } => None,
+            reader: match framing {
+                Framing::Heads(heads) => Reader::Requests(Reading::new(heads)),
+                Framing::Frames { within } => Reader::Frames(Frames::new(within)),
             },
-            frames: match framing {
-                Framing::Frames { within } => Some(Frames::new(within)),
-                Framing::Heads { .. } => None,
-            },
-            write_limit,
             lingering: Wait::default(),
-            writing: Wait::default(),
             linger: Linger::No,
         }
     }
@@ -161,40 +81,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if let Some(frames) = &mut this.frames {
-            let read = frames.poll_read(Pin::new(&mut this.stream), cx, buf);
-            if frames.is_over() {
-                // What could not be written so far has less time from now on.
-                this.writing.disarm();
+        let reading = match &mut this.reader {
+            Reader::Requests(reading) => reading,
+            Reader::Frames(frames) => {
+                let read = frames.poll_read(Pin::new(&mut this.stream), cx, buf);
+                if frames.is_over() {
+                    this.requests.bid_farewell();
+                }
+                return read;
             }
-            return read;
-        }
-        let before = buf.filled().len();
-        let Some(heads) = this.heads.as_mut().filter(|_| !this.requests.is_tunnel()) else {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
         };
-        if heads.refused {
+        if !this.requests.is_tunnel() {
+            return reading.poll(&mut this.stream, &this.requests, cx, buf);
+        }
+        if reading.give_held(buf).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        match (Pin::new(&mut this.stream).poll_read(cx, buf), heads.since) {
-            (Poll::Ready(Ok(())), _) => Poll::Ready(heads.look(buf, before)),
-            (Poll::Ready(Err(error)), _) => Poll::Ready(Err(error)),
-            (Poll::Pending, None) => Poll::Pending,
-            (Poll::Pending, Some(since)) => {
-                std::task::ready!(heads.wait.poll_until(|| since + heads.within, cx));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-        }
+        Pin::new(&mut this.stream).poll_read(cx, buf)
     }
 }
 
 impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.stream).poll_write(cx, buf) {
-            Poll::Ready(outcome) => Poll::Ready(this.wrote(outcome)),
-            Poll::Pending => this.poll_slow_reader(cx),
-        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        Poll::Ready(self.wrote(written))
     }
 
     fn poll_write_vectored(
@@ -202,11 +112,8 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.stream).poll_write_vectored(cx, bufs) {
-            Poll::Ready(outcome) => Poll::Ready(this.wrote(outcome)),
-            Poll::Pending => this.poll_slow_reader(cx),
-        }
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        Poll::Ready(self.wrote(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -214,24 +121,14 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.stream).poll_flush(cx) {
-            Poll::Ready(outcome) => {
-                this.writing.disarm();
-                Poll::Ready(outcome)
-            }
-            Poll::Pending => this.poll_slow_reader(cx),
-        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if matches!(this.linger, Linger::No) {
-            match Pin::new(&mut this.stream).poll_shutdown(cx) {
-                Poll::Ready(Ok(())) => this.linger = Linger::Until { bytes: LINGER_BYTES },
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return this.poll_slow_reader(cx),
-            }
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.linger = Linger::Until { bytes: LINGER_BYTES };
         }
         let mut scratch = [0; 4096];
         while let Linger::Until { bytes } = this.linger {
@@ -244,7 +141,7 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
                 }
                 Poll::Ready(_) => this.linger = Linger::Done,
                 Poll::Pending => {
-                    std::task::ready!(this.lingering.poll_until(|| Instant::now() + LINGER_FOR, cx));
+                    ready!(this.lingering.poll_until(|| Instant::now() + LINGER_FOR, cx));
                     this.linger = Linger::Done;
                 }
             }
@@ -254,110 +151,52 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
 }
 
 impl<S> ClientIo<S> {
-    fn wrote(&mut self, outcome: io::Result<usize>) -> io::Result<usize> {
-        self.writing.disarm();
-        if let (Some(frames), Ok(written)) = (&mut self.frames, &outcome) {
-            frames.sent(*written);
+    /// What a client has to say about what it takes is in proportion to it.
+    fn wrote(&mut self, written: io::Result<usize>) -> io::Result<usize> {
+        if let (Reader::Frames(frames), Ok(bytes)) = (&mut self.reader, &written) {
+            frames.sent(*bytes);
         }
-        outcome
-    }
-
-    /// The client takes nothing: it has the write limit to change that, or less if it is to be ended anyway.
-    fn poll_slow_reader<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let is_over = self.frames.as_ref().is_some_and(Frames::is_over);
-        let limit = if is_over { self.write_limit.min(FAREWELL) } else { self.write_limit };
-        std::task::ready!(self.writing.poll_until(|| Instant::now() + limit, cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+        written
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    const SECOND: Duration = Duration::from_secs(1);
-    const HEAD: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-
-    fn pair(requests: &Requests) -> (ClientIo<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
-        let (ours, theirs) = tokio::io::duplex(64);
-        (
-            ClientIo::new(
-                ours,
-                requests.clone(),
-                Framing::Heads { within: 10 * SECOND, size: 16 << 10 },
-                60 * SECOND,
-            ),
-            theirs,
-        )
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn l1_a_head_that_drips_ends_after_its_limit() {
-        let (mut io, mut peer) = pair(&Requests::new());
-        let drip = tokio::spawn(async move {
-            while peer.write_all(b"x").await.is_ok() {
-                tokio::time::sleep(SECOND).await;
-            }
-        });
-        let began = Instant::now();
-        while io.read_u8().await.is_ok() {}
-        assert!((10..=11).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
-        drop(io);
-        drip.await.unwrap();
-    }
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     #[tokio::test]
-    async fn s5_what_is_no_head_is_replaced_and_nothing_after_it_is_read() {
-        let (mut io, mut peer) = pair(&Requests::new());
-        peer.write_all(b"GET / HTTP/1.1\nHost: a\r\n\r\nGET /x").await.unwrap();
-        let mut read = Vec::new();
-        io.read_to_end(&mut read).await.unwrap();
-        assert_eq!(read, NO_HEAD);
-    }
-
-    #[tokio::test]
-    async fn s9_what_is_no_head_behind_a_body_never_becomes_part_of_it() {
-        let (mut io, mut peer) = pair(&Requests::new());
-        peer.write_all(b"PUT / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabcd").await.unwrap();
-        io.read_exact(&mut [0; 41]).await.unwrap();
-        peer.write_all(b"efghiGET / HTTP/1.1\n").await.unwrap();
-        assert_eq!(io.read(&mut [0; 64]).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
-    }
-
-    #[tokio::test]
-    async fn a_tunnel_is_not_looked_into() {
+    async fn s9_a_tunnel_is_not_looked_into_and_gets_what_came_before_it() {
+        let (ours, mut peer) = tokio::io::duplex(256);
         let requests = Requests::new();
-        let (mut io, mut peer) = pair(&requests);
-        requests.begin().into_tunnel();
+        let mut io = ClientIo::new(ours, requests.clone(), heads());
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        peer.write_all(head).await.unwrap();
+        peer.write_all(b"early").await.unwrap();
+        io.read_exact(&mut vec![0; head.len()]).await.unwrap();
+        let in_flight = requests.begin();
+        assert!(tokio::time::timeout(Duration::from_millis(10), io.read_u8()).await.is_err());
+        let _tunnel = in_flight.into_tunnel();
         peer.write_all(b"\n\0").await.unwrap();
-        io.read_exact(&mut [0; 2]).await.unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn l1_between_two_requests_nothing_is_owed() {
-        let (mut io, mut peer) = pair(&Requests::new());
-        peer.write_all(HEAD).await.unwrap();
-        io.read_exact(&mut [0; HEAD.len()]).await.unwrap();
-        assert!(tokio::time::timeout(600 * SECOND, io.read_u8()).await.is_err());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn l1_a_client_that_takes_nothing_is_dropped() {
-        let (mut io, _peer) = pair(&Requests::new());
-        let began = Instant::now();
-        assert_eq!(io.write_all(&[0; 100]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(began.elapsed().as_secs(), 60);
+        let mut read = [0; 7];
+        io.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"early\n\0");
     }
 
     #[tokio::test(start_paused = true)]
     async fn s12_what_was_left_unread_is_taken_in_for_a_while() {
-        let (mut io, mut peer) = pair(&Requests::new());
+        let (ours, mut peer): (DuplexStream, _) = tokio::io::duplex(64);
+        let mut io = ClientIo::new(ours, Requests::new(), heads());
         peer.write_all(&[0; 64]).await.unwrap();
         let began = Instant::now();
         io.shutdown().await.unwrap();
         assert_eq!(began.elapsed().as_secs(), 2);
         let mut rest = Vec::new();
         peer.read_to_end(&mut rest).await.unwrap();
+    }
+
+    fn heads() -> Framing {
+        let bounds = super::super::wire::Bounds { head: 16 << 10, target: 8 << 10, headers: 100 };
+        Framing::Heads(Heads { within: Duration::from_secs(10), bounds })
     }
 }

@@ -293,7 +293,7 @@ struct Held {
 
 enum State {
     Waiting(Pin<Box<dyn Future<Output = Option<Live>> + Send>>),
-    Joined(Live),
+    Joined(Box<Live>),
     Ended,
 }
 
@@ -308,7 +308,7 @@ impl http_body::Body for Held {
         let this = &mut *self;
         if let State::Waiting(driver) = &mut this.state {
             if let Poll::Ready(live) = driver.as_mut().poll(cx) {
-                this.state = live.map_or(State::Ended, State::Joined);
+                this.state = live.map_or(State::Ended, |live| State::Joined(Box::new(live)));
             }
             if let Some(bytes) = this.outlet.take() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));

@@ -221,7 +221,9 @@ fn exchange_error(error: hyper::Error) -> RequestError {
         Some(BodyError::UploadTooBig) => RequestError::BodyTooBig,
         Some(BodyError::UploadIdle) => RequestError::BodyTimeout,
         Some(BodyError::Form(error)) => RequestError::Form(*error),
-        Some(BodyError::Client(_)) => RequestError::ClientGone,
+        Some(body @ BodyError::Client(_)) => {
+            body.fault().map_or(RequestError::ClientGone, RequestError::Body)
+        }
         // These are of responses.
         Some(
             BodyError::Backend(_) | BodyError::DownloadTooBig | BodyError::DownloadIdle | BodyError::File(_),

@@ -16,32 +16,40 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::pool::Lease;
-use crate::error::BodyError;
+use crate::{
+    error::BodyError,
+    least_rate::{Allowance, LeastRate},
+};
 
-/// Ends a body that stands still.
+/// Ends a body that stands still, or moves too slowly.
 struct Patience {
-    limit: Duration,
+    allowance: Allowance,
     /// Set up when a body first has to be waited for: most never have to be.
     sleep: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    /// Since when it is waited for.
+    waiting: Option<Instant>,
 }
 
 impl Patience {
-    fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None, waiting: false }
+    fn new(rate: LeastRate) -> Self {
+        Self { allowance: Allowance::new(rate), sleep: None, waiting: None }
     }
 
-    fn moved(&mut self) {
-        self.waiting = false;
+    fn moved(&mut self, bytes: usize) {
+        if let Some(since) = self.waiting.take() {
+            self.allowance.waited(since.elapsed());
+        }
+        self.allowance.moved(bytes);
     }
 
-    /// Ready when nothing has moved for `limit`.
+    /// Ready when it was waited for as long as it may be.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let limit = self.limit;
+        let limit = self.allowance.left();
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        if !self.waiting {
-            self.waiting = true;
-            sleep.as_mut().reset(Instant::now() + limit);
+        if self.waiting.is_none() {
+            let now = Instant::now();
+            self.waiting = Some(now);
+            sleep.as_mut().reset(now + limit);
         }
         sleep.as_mut().poll(cx)
     }
@@ -91,8 +99,8 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    pub(crate) fn new(inner: Incoming, limit: u64, idle: Duration, progress: Arc<Progress>) -> Self {
-        Self { inner, left: limit, patience: Patience::new(idle), progress }
+    pub(crate) fn new(inner: Incoming, limit: u64, rate: LeastRate, progress: Arc<Progress>) -> Self {
+        Self { inner, left: limit, patience: Patience::new(rate), progress }
     }
 }
 
@@ -111,7 +119,8 @@ impl http_body::Body for Upload {
                 ready!(this.patience.poll_end(cx));
                 return Poll::Ready(Some(Err(BodyError::UploadIdle)));
             };
-            this.patience.moved();
+            let length = |frame: &Frame<Bytes>| frame.data_ref().map_or(0, Bytes::len);
+            this.patience.moved(frame.as_ref().and_then(|frame| frame.as_ref().ok()).map_or(0, length));
             this.progress.moved();
             let data = match frame {
                 None => return Poll::Ready(None),
@@ -149,7 +158,9 @@ pub(crate) struct Download {
 
 impl Download {
     pub(crate) fn new(inner: Incoming, limit: Option<u64>, idle: Option<Duration>, lease: Lease) -> Self {
-        Self { inner, left: limit, patience: idle.map(Patience::new), lease }
+        // Whose connection it is that is slow is not the client's business.
+        let any_rate = |pause| Patience::new(LeastRate { pause, bytes_per_second: 0 });
+        Self { inner, left: limit, patience: idle.map(any_rate), lease }
     }
 
     /// Gives up what has not come yet, for good: the backend is to notice as soon as it can.
@@ -176,7 +187,7 @@ impl http_body::Body for Download {
                 return Poll::Ready(Some(Err(BodyError::DownloadIdle)));
             };
             if let Some(patience) = &mut this.patience {
-                patience.moved();
+                patience.moved(1);
             }
             let data = match frame {
                 None => return Poll::Ready(None),

@@ -10,10 +10,11 @@ use crate::{
     access::AccessLog,
     admission::Clients,
     client::Trust,
-    config::{CertificateSource, Config, Log, LogFormat, ServerName},
-    connection::{self, ProxyProtocol, Purpose, Service},
+    config::{ByteSize, CertificateSource, Config, Log, LogFormat, ServerName},
+    connection::{self, Bounds, Heads, ProxyProtocol, Purpose, Service},
     control::{Reporter, Served},
     drain::Drain,
+    least_rate::LeastRate,
     metrics::Metrics,
     ports::{Had, Ports, Role, Wanted},
     redirect::Names,
@@ -55,7 +56,6 @@ pub(super) enum Secured {
 pub(super) struct Serving {
     limits: connection::Limits,
     handshake: Duration,
-    head_size: usize,
     proxy_protocol: ProxyProtocol,
     clients: Clients,
     per_client: usize,
@@ -133,15 +133,21 @@ impl Prepared {
                 (secured, url)
             }
         };
+        let least_rate = LeastRate { pause: limits.idle_body, bytes_per_second: limits.least_rate };
+        let size = |size: ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
+        let bounds = Bounds {
+            head: size(limits.head_size),
+            target: size(limits.target_size),
+            headers: limits.headers,
+        };
         let serving = Serving {
             limits: connection::Limits {
                 idle: limits.idle_connection,
-                head: limits.request_head,
-                write: limits.idle_body,
+                heads: Heads { within: limits.request_head, bounds },
+                rate: least_rate,
                 source,
             },
             handshake: limits.handshake,
-            head_size: usize::try_from(limits.head_size.0).unwrap_or(usize::MAX),
             proxy_protocol: if server.proxy_protocol {
                 ProxyProtocol::FromTrusted
             } else {
@@ -161,7 +167,7 @@ impl Prepared {
             hsts,
             access: access_log(&log),
             max_content_length: server.max_content_length.0,
-            idle_body: limits.idle_body,
+            least_rate,
             requests_per_second: limits.requests_per_second,
             metrics: Arc::clone(present.metrics),
         };
@@ -202,7 +208,6 @@ impl Serving {
             sites: sites.clone(),
             limits: self.limits,
             handshake: self.handshake,
-            head_size: self.head_size,
             proxy_protocol: self.proxy_protocol,
             clients: self.clients.clone(),
             per_client: self.per_client,

@@ -54,6 +54,8 @@ mod retries;
 mod routing;
 mod shutdown;
 mod size;
+mod slow_clients;
+mod smuggling;
 mod static_binary;
 mod status;
 mod streaming;

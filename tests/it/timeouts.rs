@@ -2,14 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::harness::{
-    Backend, Client, Raw, Relay, Reply, Version,
+    Backend, Client, Raw, Relay, Reply,
     client::{count, next_chunk},
     on_h1_and_h2,
     peers::{BlackHole, free_address},
-    raw, within,
+    within,
 };
 
 on_h1_and_h2! {
@@ -109,26 +107,6 @@ on_h1_and_h2! {
         drop(feed);
         assert_eq!(next_chunk(&mut body).await, None);
     }
-
-    async fn l1_a_client_that_stops_in_its_body_is_given_up(version) {
-        let backend = Backend::start().await;
-        let relay = Relay::builder()
-            .self_signed()
-            .backend(backend.address())
-            .toml("[limits]\nidle_body = \"1s\"")
-            .start()
-            .await;
-        let client = Client::https(&relay, version);
-        let (call, body) = client.call("POST", "/x").streamed();
-        body.try_send(Bytes::from_static(b"half")).unwrap();
-        let answer = call.try_open().await;
-        if let Ok(answer) = answer {
-            assert_eq!(answer.status(), 408);
-        }
-        backend.wait("the relay to give up", |requests| requests[0].abandoned).await;
-        assert_eq!(backend.only().ended, None);
-        drop(body);
-    }
 }
 
 #[tokio::test]
@@ -139,37 +117,6 @@ async fn k1_a_backend_without_an_address_is_502() {
     .await;
     let answer = Client::http(relay.http()).get("/api/v1/x").await;
     answer.assert_error(502, "backend unavailable");
-}
-
-#[tokio::test]
-async fn l1_a_handshake_that_stalls_is_given_up() {
-    let relay = Relay::builder().self_signed().toml("[limits]\nhandshake = \"1s\"").start().await;
-    // The first bytes of a ClientHello.
-    for start in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00\x01"] {
-        let mut raw = Raw::plain(relay.https()).await;
-        raw.send(start).await;
-        let asked = Instant::now();
-        raw.read_to_end().await;
-        assert!((1..4).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
-    }
-}
-
-#[tokio::test]
-async fn l1_a_head_that_never_ends_is_given_up() {
-    let backend = Backend::start().await;
-    let relay = Relay::builder()
-        .self_signed()
-        .backend(backend.address())
-        .toml("[limits]\nrequest_head = \"1s\"")
-        .start()
-        .await;
-    let mut raw = Raw::tls(&relay).await;
-    raw.send("GET /x HTTP/1.1\r\nHost: localhost\r\n").await;
-    let asked = Instant::now();
-    let answer = String::from_utf8(raw.read_to_end().await).unwrap();
-    assert!((1..4).contains(&asked.elapsed().as_secs()), "{:?}", asked.elapsed());
-    assert!(answer.is_empty() || raw::status(&answer) == 408, "{answer}");
-    assert_eq!(backend.requests().len(), 0);
 }
 
 #[tokio::test]
@@ -203,24 +150,4 @@ async fn connections_beyond_the_limit_wait_for_room() {
     for _ in 0..10 {
         assert_eq!(Client::http(relay.http()).get("/x").await.text(), "ok");
     }
-}
-
-#[tokio::test]
-async fn s13_a_head_that_is_too_large_is_refused() {
-    let backend = Backend::start().await;
-    let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
-    let long = "x".repeat(70_000);
-    for (head, statuses) in [
-        (format!("GET /x HTTP/1.1\r\nHost: localhost\r\nX-Long: {long}\r\n\r\n"), &[431][..]),
-        (format!("GET /{long} HTTP/1.1\r\nHost: localhost\r\n\r\n"), &[414, 431]),
-        (format!("GET /x HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "X-A: b\r\n".repeat(101)), &[431]),
-    ] {
-        let mut raw = Raw::tls(&relay).await;
-        raw.try_send(head.as_bytes()).await;
-        let status = raw::status(&raw.read_head().await);
-        assert!(statuses.contains(&status), "{status} to {} bytes", head.len());
-    }
-    let answer = Client::https(&relay, Version::Http1).get("/x").await;
-    assert_eq!(answer.text(), "ok");
-    assert_eq!(backend.requests().len(), 1);
 }

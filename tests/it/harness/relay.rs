@@ -119,6 +119,11 @@ impl Relay {
             .await
     }
 
+    /// What `found` makes of the log, now or later.
+    pub(crate) async fn lines_until<T>(&self, what: &str, found: impl Fn(&[String]) -> Option<T>) -> T {
+        self.process.lines_until(what, found).await
+    }
+
     /// The access log's first line, now or later, of a request whose shown path begins with `path`.
     pub(crate) async fn access(&self, path: &str) -> String {
         let wanted = |line: &str| {
