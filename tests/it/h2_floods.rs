@@ -209,8 +209,7 @@ fn pace() -> Pace {
     }
 }
 
-async fn each_ends_by_goaway(floods: Vec<Flood>) {
-    let Pace { attackers, lasting, p99 } = pace();
+async fn each_ends_by_goaway(floods: Vec<Flood>, Pace { attackers, lasting, p99 }: Pace) {
     // What takes long is run against what is given away, where there is one.
     let binary = std::env::var_os("PARLEY_RELAY_STATIC").filter(|_| !lasting.is_zero());
     let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_parley-relay").into());
@@ -262,12 +261,14 @@ async fn each_ends_by_goaway(floods: Vec<Flood>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a2_floods_of_control_frames_end_by_goaway() {
-    each_ends_by_goaway(control_frames()).await;
+    each_ends_by_goaway(control_frames(), pace()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a1_floods_of_streams_and_header_blocks_end_by_goaway() {
-    each_ends_by_goaway(streams_and_blocks()).await;
+    // Each stream may cost the backend a request, which others wait for: that is bounded by limits of requests, and
+    // not by those of frames.
+    each_ends_by_goaway(streams_and_blocks(), Pace { p99: 10 * SECOND, ..pace() }).await;
 }
 
 #[tokio::test]
