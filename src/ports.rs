@@ -89,6 +89,8 @@ struct Open {
     had: Had,
     service: Arc<ArcSwap<Service>>,
     closing: CancellationToken,
+    /// Cancelled when nobody is accepted here any more.
+    ended: CancellationToken,
     probe: Probe,
     _listed: Listed,
 }
@@ -165,7 +167,7 @@ impl Ports {
 
     /// Opens what was had, each with its service, and closes everything else: nobody is accepted there any more,
     /// and who was is served to the end. What was open and stays is the same socket with another service.
-    pub(crate) fn set(&mut self, wanted: Vec<(Had, Service)>) {
+    pub(crate) async fn set(&mut self, wanted: Vec<(Had, Service)>) {
         let mut before = std::mem::take(&mut self.open);
         for (had, service) in wanted {
             let service = Arc::new(service);
@@ -183,7 +185,11 @@ impl Ports {
         }
         for closed in before {
             tracing::info!(address = %closed.had.address, "no longer listening");
+            let ended = closed.ended.clone();
             closed.closing.cancel();
+            drop(closed);
+            // At once: the loop takes what waits, and never waits itself.
+            ended.cancelled().await;
         }
         // Of the process before: a socket that nobody accepts from takes clients in for nothing. systemd's stay
         // open whether we keep them or not, and the next configuration may want them.
@@ -200,19 +206,23 @@ impl Ports {
         let listed = list(&service, had.address);
         let service = Arc::new(ArcSwap::new(service));
         let closing = self.drain.child_token();
-        self.accepting.spawn(
-            Accepting {
-                listener: Arc::clone(&had.listener),
-                service: Arc::clone(&service),
-                permits: self.permits.clone(),
-                connections: self.connections.clone(),
-                closing: closing.clone(),
-                drain: self.drain.clone(),
-                probes,
-            }
-            .run(),
-        );
-        Open { had, service, closing, probe, _listed: listed }
+        let accepting = Accepting {
+            listener: Arc::clone(&had.listener),
+            service: Arc::clone(&service),
+            permits: self.permits.clone(),
+            connections: self.connections.clone(),
+            closing: closing.clone(),
+            drain: self.drain.clone(),
+            probes,
+        };
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
+        self.accepting.spawn(async move {
+            let result = accepting.run().await;
+            drop(guard);
+            result
+        });
+        Open { had, service, closing, ended, probe, _listed: listed }
     }
 
     /// The bound on connections.

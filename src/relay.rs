@@ -189,7 +189,8 @@ impl Relay {
         };
         running
             .ports
-            .set(wanted.into_iter().map(|(had, purpose)| (had, serving.of(purpose, &sites))).collect());
+            .set(wanted.into_iter().map(|(had, purpose)| (had, serving.of(purpose, &sites))).collect())
+            .await;
         if let Some(edge) = &mut running.edge {
             edge.keep();
         }

@@ -24,7 +24,7 @@ impl Running {
     pub(super) async fn reload(&mut self) {
         self.manager.reloading();
         match self.prepare().await {
-            Ok(prepared) => self.put_in_force(prepared),
+            Ok(prepared) => self.put_in_force(prepared).await,
             Err(refusal) => {
                 tracing::error!("the new configuration is refused, and the one before stays in force");
                 // Not as a field: it has lines, and carets that point at something.
@@ -60,13 +60,15 @@ impl Running {
         Ok(prepared)
     }
 
-    fn put_in_force(&mut self, prepared: Prepared) {
+    async fn put_in_force(&mut self, prepared: Prepared) {
         let Prepared { site, ports, serving, tls, names, url, connections, drain_for, log, control, served } =
             prepared;
         self.logging.change(&log);
         self.sites.replace(site);
         let sites = &self.sites;
-        self.ports.set(ports.into_iter().map(|(had, purpose)| (had, serving.of(purpose, sites))).collect());
+        self.ports
+            .set(ports.into_iter().map(|(had, purpose)| (had, serving.of(purpose, sites))).collect())
+            .await;
         self.ports.permits().resize(connections);
         self.reporter.store(Arc::new(serving.reporter(connections, served, sites)));
         if control != self.control {

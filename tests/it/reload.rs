@@ -1,6 +1,11 @@
 //! SIGHUP: a new configuration as a whole, or none, and nobody notices (attacks.md K5).
 
-use std::{fs, net::TcpListener, time::Duration};
+use std::{
+    fs,
+    net::TcpListener,
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
 
 use tokio::net::TcpStream;
 
@@ -13,6 +18,16 @@ use crate::harness::{
     process::raise_descriptor_limit,
     raw, within,
 };
+
+/// A port that nobody has, on any address: not one of those that the system gives to whoever connects.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 1000).unwrap() * 20;
+    (0..20)
+        .map(|_| first + NEXT.fetch_add(1, Ordering::Relaxed) % 20)
+        .find(|port| TcpListener::bind(("::", *port)).is_ok())
+        .expect("one of twenty ports is free")
+}
 
 /// A rule before all others.
 fn blocking(relay: &Relay, path: &str) -> String {
@@ -139,8 +154,7 @@ async fn ports_are_added_and_removed_and_the_others_are_not_touched() {
     let backend = Backend::builder().on("/events", |_| Reply::events()).start().await;
     let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
     let config = relay.config();
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (redirect, other) = (free(), free());
+    let (redirect, other) = (free_port(), free_port());
     let main = relay.https();
     relay.set_config(&config.replace("http_port = 0", &format!("http_port = {redirect}")));
     relay.reload("reloaded").await;
@@ -173,7 +187,7 @@ async fn ports_are_added_and_removed_and_the_others_are_not_touched() {
 #[tokio::test]
 async fn another_address_of_the_same_port_takes_over_from_the_one_before() {
     let backend = Backend::start().await;
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let relay = Relay::builder()
         .self_signed()
         .toml(&format!("[server]\nport = {port}"))
