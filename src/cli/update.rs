@@ -22,7 +22,7 @@ use semver::Version;
 use tokio::runtime;
 
 use self::{
-    error::{KeyError, SourceError, UpdateError},
+    error::{KeyError, ServiceError, SourceError, UpdateError},
     mirror::{Mirror, PlainHttp},
     program::Program,
     service::{Restarted, Service},
@@ -75,7 +75,7 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
 
-    /// What makes the relay run the new program, for a shell [default: systemctl restart parley-relay, if active]
+    /// What makes the relay run the new program, for a shell [default: parley-relay upgrade, if its unit is active]
     #[arg(long, value_name = "COMMAND")]
     restart_with: Option<String>,
 
@@ -162,7 +162,8 @@ async fn update(
     staged.try_out(&offered, config_file).await?;
 
     let target = config.and_then(|config| Target::of_config(config, false).ok());
-    let service = Service::find(arguments.restart_with, target, arguments.well_within).await;
+    let runs = (program.path(), config_file);
+    let service = Service::find(arguments.restart_with, runs, target, arguments.well_within).await;
     let was_well = service.is_well().await;
     // From here on a signal does not end this half-way: what has begun is ended, or taken back.
     let _undisturbed = Termination::listen();
@@ -172,11 +173,11 @@ async fn update(
         // It cannot be told whether the new program is to blame, and it may be the one that mends this.
         Err(reason) if !was_well => Err(UpdateError::StillUnwell { version: offered, reason }),
         Err(reason) => match program.roll_back() {
-            Ok(()) => Err(UpdateError::RolledBack {
-                version: offered,
-                reason,
-                back: service.restart().await.map(drop),
-            }),
+            Ok(()) => {
+                let goes_on = matches!(reason, ServiceError::GoesOn { .. });
+                let back = if goes_on { Ok(()) } else { service.restart().await.map(drop) };
+                Err(UpdateError::RolledBack { version: offered, reason, back })
+            }
             Err(error) => {
                 let previous = program.previous();
                 Err(UpdateError::Stuck { version: offered, reason, previous, error })
@@ -226,7 +227,7 @@ impl Outcome {
                 let then = match restarted {
                     Restarted::Well => "the relay runs it and answers",
                     Restarted::Unasked => {
-                        "the relay was restarted; --config FILE would say where to ask whether it answers"
+                        "the relay runs it; --config FILE would say where to ask whether it answers"
                     }
                     Restarted::No => "no systemd unit parley-relay is active: restart what runs the relay",
                 };

@@ -36,7 +36,7 @@ async fn a_newer_release_replaces_the_program_and_the_old_one_is_kept() {
     let output = installed.update(&["--mirror", &url(&mirror), "--restart-with", "true"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let told = stdout(&output);
-    assert!(told.starts_with("0.0.1 is replaced by 9.9.9; the relay was restarted; "), "{told}");
+    assert!(told.starts_with("0.0.1 is replaced by 9.9.9; the relay runs it; "), "{told}");
     assert_eq!(installed.names(), ["parley-relay", "parley-relay.previous"]);
     assert_eq!(installed.program(), new());
     assert_eq!(fs::read(installed.path("parley-relay.previous")).unwrap(), old);

@@ -135,10 +135,26 @@ pub(super) enum TrialError {
 /// Why the service is not what it should be after a restart.
 #[derive(Debug)]
 pub(super) enum ServiceError {
-    Start { command: String, source: io::Error },
-    Fails { command: String, status: ExitStatus },
-    Hangs { command: String },
-    Unwell { waited: Duration, source: HealthError },
+    Start {
+        command: String,
+        source: io::Error,
+    },
+    Fails {
+        command: String,
+        status: ExitStatus,
+    },
+    /// The new program did not take over, and the process that runs noticed nothing.
+    GoesOn {
+        command: String,
+        status: ExitStatus,
+    },
+    Hangs {
+        command: String,
+    },
+    Unwell {
+        waited: Duration,
+        source: HealthError,
+    },
 }
 
 impl UpdateError {
@@ -296,6 +312,9 @@ impl fmt::Display for ServiceError {
         match self {
             Self::Start { command, source } => write!(f, "`{command}` cannot be started: {source}"),
             Self::Fails { command, status } => write!(f, "`{command}` fails ({status})"),
+            Self::GoesOn { command, status } => {
+                write!(f, "`{command}` fails ({status}), and the process that runs goes on")
+            }
             Self::Hangs { command } => write!(f, "`{command}` does not end"),
             Self::Unwell { waited, source } => {
                 write!(f, "the relay is not well {} s after its restart: it {source}", waited.as_secs())

@@ -1,6 +1,7 @@
 //! The relay that runs: restarted with the new program, and watched until it is well.
 
 use std::{
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -8,7 +9,10 @@ use std::{
 use tokio::process::Command;
 
 use super::error::ServiceError;
-use crate::cli::health::{self, Target};
+use crate::cli::{
+    EXIT_UNAVAILABLE,
+    health::{self, Target},
+};
 
 /// The unit that install.sh and the package make.
 const UNIT: &str = "parley-relay";
@@ -38,8 +42,12 @@ pub(super) enum Restarted {
 
 /// How the relay is told to run the new program.
 enum Restart {
-    /// By systemd.
-    Unit,
+    /// By itself, and so that nobody notices; by systemd where what runs is too old to know how.
+    Unit {
+        /// The program that was replaced.
+        program: PathBuf,
+        config: Option<PathBuf>,
+    },
     /// By what somebody said, as a shell understands it.
     Command(String),
 }
@@ -47,10 +55,16 @@ enum Restart {
 impl Service {
     /// `command`: what restarts it; without one it is the systemd unit, if that is active. `target`: where it
     /// answers, if that is known.
-    pub(super) async fn find(command: Option<String>, target: Option<Target>, well_within: Duration) -> Self {
+    pub(super) async fn find(
+        command: Option<String>,
+        (program, config): (&Path, Option<&Path>),
+        target: Option<Target>,
+        well_within: Duration,
+    ) -> Self {
+        let unit = || Restart::Unit { program: program.to_owned(), config: config.map(Path::to_owned) };
         let restart = match command {
             Some(command) => Some(Restart::Command(command)),
-            None => is_unit_active().await.then_some(Restart::Unit),
+            None => is_unit_active().await.then(unit),
         };
         Self { restart, target, well_within }
     }
@@ -68,15 +82,28 @@ impl Service {
         let Some(restart) = &self.restart else {
             return Ok(Restarted::No);
         };
-        let (mut command, text) = restart.command();
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        match tokio::time::timeout(RESTART_LIMIT, command.status()).await {
-            Err(_) => return Err(ServiceError::Hangs { command: text }),
-            Ok(Err(source)) => return Err(ServiceError::Start { command: text, source }),
-            Ok(Ok(status)) if !status.success() => {
-                return Err(ServiceError::Fails { command: text, status });
+        match restart {
+            Restart::Command(text) => run(Command::new("sh").arg("-c").arg(text), text).await?,
+            Restart::Unit { program, config } => {
+                let mut upgrade = Command::new(program);
+                upgrade.arg("upgrade");
+                if let Some(config) = config {
+                    upgrade.arg("--config").arg(config);
+                }
+                match run(&mut upgrade, "parley-relay upgrade").await {
+                    Ok(()) => {}
+                    Err(ServiceError::Fails { status, .. })
+                        if status.code() == Some(i32::from(EXIT_UNAVAILABLE)) =>
+                    {
+                        let mut systemctl = Command::new("systemctl");
+                        run(systemctl.args(["restart", UNIT]), "systemctl restart parley-relay").await?;
+                    }
+                    Err(ServiceError::Fails { command, status }) => {
+                        return Err(ServiceError::GoesOn { command, status });
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-            Ok(Ok(_)) => {}
         }
         match &self.target {
             Some(target) => becomes_well(target, self.well_within).await.map(|()| Restarted::Well),
@@ -85,20 +112,14 @@ impl Service {
     }
 }
 
-impl Restart {
-    fn command(&self) -> (Command, String) {
-        match self {
-            Self::Unit => {
-                let mut command = Command::new("systemctl");
-                command.args(["restart", UNIT]);
-                (command, format!("systemctl restart {UNIT}"))
-            }
-            Self::Command(text) => {
-                let mut command = Command::new("sh");
-                command.arg("-c").arg(text);
-                (command, text.clone())
-            }
-        }
+/// Runs `command`, which errors name by `text`.
+async fn run(command: &mut Command, text: &str) -> Result<(), ServiceError> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(RESTART_LIMIT, command.status()).await {
+        Err(_) => Err(ServiceError::Hangs { command: text.to_owned() }),
+        Ok(Err(source)) => Err(ServiceError::Start { command: text.to_owned(), source }),
+        Ok(Ok(status)) if !status.success() => Err(ServiceError::Fails { command: text.to_owned(), status }),
+        Ok(Ok(_)) => Ok(()),
     }
 }
 
