@@ -128,7 +128,7 @@ impl Entry {
         } else if length != Some(0) {
             moving = in_flight.moving(rate);
         }
-        response.map(|body| Logged { body, length, entry: self, moving, _in_flight: in_flight })
+        response.map(|body| Logged { body, length, entry: self, moving, in_flight })
     }
 
     fn write(&self) {
@@ -242,7 +242,8 @@ pub(crate) struct Logged {
     length: Option<u64>,
     entry: Entry,
     moving: Option<Moving>,
-    _in_flight: InFlight,
+    /// Held to the body's end.
+    in_flight: InFlight,
 }
 
 impl http_body::Body for Logged {
@@ -265,6 +266,7 @@ impl http_body::Body for Logged {
             None => entry.end = End::Whole,
             Some(Err(error)) => {
                 entry.end = End::Broken;
+                this.in_flight.broke_off();
                 entry.failure.get_or_insert_with(|| (error.origin(), error.to_string()));
             }
             Some(Ok(frame)) => {

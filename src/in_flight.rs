@@ -44,6 +44,8 @@ struct State {
     /// Who is to be woken when no request is being answered any more, and whether there is anybody.
     waiting: Mutex<Option<Waker>>,
     is_waited_for: AtomicBool,
+    /// Whether a response of HTTP/1 broke off.
+    broken: AtomicBool,
     /// What is wrong with the last request of the connection, which no client can send after it.
     refused: OnceLock<Fault>,
     /// Each bounded response body of HTTP/2.
@@ -92,6 +94,7 @@ impl Requests {
             ended: AtomicU64::new(0),
             waiting: Mutex::default(),
             is_waited_for: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             refused: OnceLock::new(),
             bodies: Mutex::default(),
         }))
@@ -130,6 +133,11 @@ impl Requests {
     /// What is wrong with the request that begins now.
     pub(crate) fn refused(&self) -> Option<Fault> {
         self.0.refused.get().copied()
+    }
+
+    /// Whether a response broke off, and nothing but the connection's end can tell: HTTP/2 has a frame for it.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.0.broken.load(Ordering::Relaxed)
     }
 
     /// Whether the connection has become a tunnel.
@@ -217,6 +225,12 @@ impl InFlight {
     pub(crate) fn into_tunnel(self) -> Self {
         self.requests.0.tunnel.store(true, Ordering::Relaxed);
         self
+    }
+
+    /// Notes that the response broke off.
+    pub(crate) fn broke_off(&self) {
+        let state = &self.requests.0;
+        state.broken.store(!state.has_windows.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Another on the same connection, for what outlives this one.

@@ -8,6 +8,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     time::Instant,
 };
 
@@ -19,7 +20,7 @@ use crate::{
 
 /// A socket that ends when the client takes nothing for too long, or too little. It is below TLS, where each byte
 /// counts that the kernel could take, and not each record that is whole.
-pub(super) struct Paced<S> {
+pub(super) struct Paced<S: Socket> {
     stream: S,
     requests: Requests,
     allowance: Allowance,
@@ -30,7 +31,30 @@ pub(super) struct Paced<S> {
     wait: Wait,
 }
 
-impl<S> Paced<S> {
+/// What a connection ends with.
+pub(super) trait Socket {
+    /// Has its close be a reset, as far as it can.
+    fn reset_when_dropped(&self);
+}
+
+impl Socket for TcpStream {
+    fn reset_when_dropped(&self) {
+        // An error: the client was first.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl<S: Socket> Drop for Paced<S> {
+    /// A response of unknown length to HTTP/1.0 is whole when the connection is closed, and a client may take a chunked
+    /// one for whole without its last chunk. A reset nobody takes for an end (attacks.md U1).
+    fn drop(&mut self) {
+        if self.requests.is_broken() {
+            self.stream.reset_when_dropped();
+        }
+    }
+}
+
+impl<S: Socket> Paced<S> {
     /// `requests` tells which responses may take as long as they like: event streams and tunnels, which only must not
     /// stand still for longer than the pause.
     pub(super) fn new(stream: S, requests: Requests, rate: LeastRate) -> Self {
@@ -74,7 +98,7 @@ impl<S> Paced<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+impl<S: AsyncRead + Socket + Unpin> AsyncRead for Paced<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -84,7 +108,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncWrite + Socket + Unpin> AsyncWrite for Paced<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         let Poll::Ready(outcome) = Pin::new(&mut this.stream).poll_write(cx, buf) else {
@@ -129,6 +153,10 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    impl Socket for tokio::io::DuplexStream {
+        fn reset_when_dropped(&self) {}
+    }
 
     fn pair() -> (Paced<tokio::io::DuplexStream>, Requests, tokio::io::DuplexStream) {
         let (ours, theirs) = tokio::io::duplex(64);

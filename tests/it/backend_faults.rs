@@ -192,6 +192,25 @@ on_h1_and_h2! {
     }
 }
 
+/// The same in the clear, where another proxy asks, as nginx does: the end is a reset.
+#[tokio::test]
+async fn u1_a_client_of_http_1_0_can_tell_in_the_clear() {
+    let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n";
+    let cut = vec![Step::Send(chunked.into()), Step::Close];
+    let whole = vec![Step::Send(format!("{chunked}0\r\n\r\n").into())];
+    let backend = Faulty::start(vec![cut, whole]).await;
+    let relay = Relay::builder().backend(backend.address()).start().await;
+    for (number, is_whole) in [(0, false), (1, true)] {
+        let mut stream = tokio::net::TcpStream::connect(relay.http()).await.unwrap();
+        let request = format!("GET /api/v1/fault/{number} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let end = within("the end", stream.read_to_end(&mut answer)).await;
+        assert_eq!(end.is_ok(), is_whole, "{end:?}: {}", answer.escape_ascii());
+        assert!(!is_whole || answer.ends_with(b"\r\n\r\ngood"), "{}", answer.escape_ascii());
+    }
+}
+
 /// HTTP/1.0 has no chunks: a body without a length ends with the connection, and a broken one has to end otherwise.
 #[tokio::test]
 async fn u1_a_client_of_http_1_0_can_tell_over_tls() {

@@ -61,6 +61,11 @@ impl Program {
         }
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the one before is kept.
     pub(super) fn previous(&self) -> PathBuf {
         let mut name = self.path.file_name().unwrap_or_default().to_owned();
