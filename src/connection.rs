@@ -10,7 +10,7 @@ mod reading;
 mod room;
 mod serving;
 mod wait;
-mod wire;
+pub(crate) mod wire;
 
 use std::{
     convert::Infallible,

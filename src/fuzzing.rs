@@ -10,11 +10,31 @@ use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 
 use crate::{
     config::{self, Environment, Flags, Style, error::ConfigError},
+    connection::wire,
     form::{self, Kind},
-    head,
+    head as request,
     path::CanonicalPath,
     rules::{Action, Pattern, Rule, Rules, Verdict},
 };
+
+/// The heads of a connection lie where they lie however its bytes are cut, and each can be read in one way only.
+pub fn head(input: &[u8]) {
+    let whole = wire::heads(input, input.len().max(1));
+    for cut in [1, 7] {
+        assert_eq!(wire::heads(input, cut), whole, "cut after each {cut} bytes");
+    }
+    for head in whole.0.into_iter().map(|place| &input[place]) {
+        let text = head.escape_ascii();
+        let lines: Vec<_> = head.split(|byte| *byte == b'\n').collect();
+        let ([lines @ .., b"\r", b""], true) = (&lines[..], !head.contains(&0)) else { panic!("{text}") };
+        let names = lines.iter().skip(1).map(|line| {
+            assert!(line.ends_with(b"\r") && !line[..line.len() - 1].contains(&b'\r'), "{text}");
+            line.split(|byte| *byte == b':').next().unwrap_or_default().to_ascii_lowercase()
+        });
+        let framing = names.filter(|name| matches!(&name[..], b"content-length" | b"transfer-encoding"));
+        assert!(framing.count() <= 1, "{text}");
+    }
+}
 
 /// A path that has a canonical form is one that no parser reads in another way, and says the same when it is sent.
 pub fn path(input: &[u8]) {
@@ -130,8 +150,8 @@ pub fn host(input: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(host) else { return };
     for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
         let request = Request::builder().version(version).uri(target).header(header::HOST, &value).body(());
-        let Ok(request) = request else { return };
-        let Ok(target) = head::target(&request.into_parts().0) else { continue };
+        let Ok(parts) = request.map(|request| request.into_parts().0) else { return };
+        let Ok(target) = request::target(&parts) else { continue };
         let host = target.host.expect("a request with a Host has a host");
         assert!(host.as_str().eq_ignore_ascii_case(std::str::from_utf8(value.as_bytes()).unwrap()), "{host}");
         assert!(!host.host().is_empty() && !host.as_str().contains(['@', '/', '?', '#', ',', ' ']), "{host}");
@@ -148,8 +168,14 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 5] =
-        [("path", path), ("rules", rules), ("form", form), ("config", config), ("host", host)];
+    const TARGETS: [Target; 6] = [
+        ("head", head),
+        ("path", path),
+        ("rules", rules),
+        ("form", form),
+        ("config", config),
+        ("host", host),
+    ];
 
     #[test]
     fn the_seed_corpus_holds() {
@@ -186,6 +212,9 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn s1_to_s7_any_head_holds(input in damaged("head")) { head(&input) }
 
         #[test]
         fn p1_any_path_holds(input in damaged("path")) { path(&input) }

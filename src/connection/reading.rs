@@ -166,6 +166,8 @@ impl Reading {
         // A head that drips is not read anew for each of its bytes.
         let is_worth_it = self.seen == 0
             || held.len() > self.heads.bounds.head
+            // What follows a CR that was the last to come says what that was.
+            || held[self.seen - 1] == b'\r'
             || memchr::memchr2(b'\r', b'\n', &held[self.seen..]).is_some();
         let (skipped, taken) = if is_worth_it { self.take(&held, requests) } else { (0, 0) };
         if self.stage == Stage::Refused {

@@ -100,5 +100,33 @@ impl Wire {
     }
 }
 
+/// Where the heads of a connection lie, for bytes that come `cut` at a time; and whether it came to its end.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn heads(bytes: &[u8], cut: usize) -> (Vec<std::ops::Range<usize>>, bool) {
+    let mut wire = Wire::new(Bounds { head: 16 << 10, target: 8 << 10, headers: 100 });
+    let (mut heads, mut at) = (Vec::new(), 0);
+    for end in (0..bytes.len()).step_by(cut).map(|start| (start + cut).min(bytes.len())) {
+        while at < end {
+            if wire.is_at_a_head() {
+                match wire.head(&bytes[at..end]) {
+                    Err(_) => return (heads, false),
+                    Ok(Came::Whole(length)) => {
+                        heads.push(at..at + length);
+                        at += length;
+                    }
+                    Ok(Came::Nothing(length @ 1..)) => at += length,
+                    Ok(Came::Nothing(0) | Came::Part) => break,
+                }
+            }
+            let (taken, outcome) = wire.body(&bytes[at..end]);
+            at += taken;
+            if outcome.is_err() {
+                return (heads, false);
+            }
+        }
+    }
+    (heads, true)
+}
+
 #[cfg(test)]
 pub(super) mod tests;
