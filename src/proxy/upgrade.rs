@@ -69,6 +69,7 @@ impl Wish {
         set(response.headers_mut());
         // Before the 101 goes out: the client sends nothing of the tunnel until it has come.
         let in_flight = self.in_flight.into_tunnel();
+        held.0.close_plainly();
         tunnels.spawn(async move {
             let joined = join(self.client, backend).await;
             drop((held, in_flight));

@@ -128,6 +128,8 @@ impl Flood {
     /// Runs it on a connection of its own until the relay ends that.
     async fn run(&self, relay: &Relay) -> End {
         let mut frames = Frames::open(relay, &[]).await;
+        // Thousands of connections would leave no port to come from.
+        frames.reset_when_dropped();
         let mut end = End { sent: 0, code: None };
         let mut open = frames.write(&self.start).await;
         let mut number = 0;

@@ -63,6 +63,35 @@ async fn clients_that_come_themselves_are_told_apart() {
     assert_eq!(one.call("POST", "/api/v1/signup").send().await.status, 429);
 }
 
+/// A port that was bound is kept from every program of the machine while a closed connection waits there.
+#[tokio::test]
+async fn closed_connections_to_the_backend_leave_no_port_behind() {
+    const TIME_WAIT: &str = "06";
+    let backend = Backend::start().await;
+    let relay =
+        Relay::builder().backend(backend.address()).toml("[backend]\nmax_connections = 1").start().await;
+    let client = Client::http(relay.http());
+    // Each makes room for itself by closing the idle connection of the one before.
+    let peers: HashSet<_> = {
+        let mut peers = HashSet::new();
+        for number in 1..=30 {
+            peers.insert(peer_of(&client, &backend, &format!("203.0.113.{number}")).await);
+        }
+        peers
+    };
+    assert!(peers.len() > 20 && backend.opened() > 20);
+    let port = backend.address().port();
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let waiting: Vec<_> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|line| line[2].ends_with(&format!(":{port:04X}")) && line[3] == TIME_WAIT)
+        // The look at the backend at the start was made from 127.0.0.1, and bound nothing.
+        .filter(|line| !line[1].starts_with("0100007F:"))
+        .collect();
+    assert!(waiting.is_empty(), "{waiting:?}");
+}
+
 on_h1_and_h2! {
     async fn a_client_has_one_address_for_all_its_requests(version) {
         let backend = Backend::start().await;

@@ -72,8 +72,8 @@ async fn k7_idle_connections_cost_little_and_hold_nobody_up() {
         let mut opened = Vec::with_capacity(count);
         for _ in 0..count {
             let mut raw = Raw::tls(&relay).await;
-            raw.send("OPTIONS /nowhere HTTP/1.1\r\nHost: localhost\r\nExpect: nothing\r\n\r\n").await;
-            raw.read_response().await;
+            raw.send("GET /small HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            assert_eq!(raw.read_response().await.status(), 200);
             opened.push(raw);
         }
         opened
@@ -87,6 +87,7 @@ async fn k7_idle_connections_cost_little_and_hold_nobody_up() {
     println!(
         "k7: {count} idle TLS connections, {each} bytes each; a newcomer's p99 {among:?}, {alone:?} before"
     );
+    assert!(relay.descriptors() > count, "they are still open");
     assert!(each <= most, "{each} bytes for each idle connection");
     if is_long() {
         assert!(among < Duration::from_millis(50), "a newcomer's p99 is {among:?}");

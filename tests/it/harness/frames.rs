@@ -162,6 +162,11 @@ impl Frames {
         Self { stream, authority: relay.authority(), buffer: VecDeque::new() }
     }
 
+    /// Ends the connection with a reset, which leaves nothing behind.
+    pub(crate) fn reset_when_dropped(&self) {
+        self.stream.get_ref().0.set_zero_linger().unwrap();
+    }
+
     /// Asks for `path` on a new stream.
     pub(crate) async fn get(&mut self, stream: u32, path: &str) {
         assert!(self.ask(stream, "GET", path).await, "the relay has closed");
