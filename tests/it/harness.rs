@@ -10,6 +10,7 @@ pub(crate) mod kept;
 pub(crate) mod load;
 pub(crate) mod machine;
 pub(crate) mod mirror;
+pub(crate) mod network;
 pub(crate) mod pebble;
 pub(crate) mod peers;
 pub(crate) mod pki;

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::harness::{
     Backend, Client, Frames, Raw, Relay, Reply, Version, client::next_chunk, frames::INITIAL_WINDOW_SIZE,
-    on_h1_and_h2, process::raise_descriptor_limit, raw, relay::field, within,
+    network::Network, on_h1_and_h2, process::raise_descriptor_limit, raw, relay::field, within,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -307,4 +307,36 @@ async fn connect_from(number: usize, address: std::net::SocketAddr) -> TcpStream
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((IpAddr::V4(Ipv4Addr::new(127, 0, 7, last)), 0).into()).unwrap();
     socket.connect(address).await.unwrap()
+}
+
+/// The published tool, in its three modes, with as many connections as it takes: only in a long run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l1_slowhttptest_does_not_take_the_service_away() {
+    if std::env::var_os("PARLEY_LONG").is_none() {
+        return;
+    }
+    // From this machine it would be one client with the honest one.
+    let Some(network) = Network::new() else { return };
+    raise_descriptor_limit();
+    let backend = Backend::start().await;
+    let binary = std::env::var_os("PARLEY_RELAY_STATIC");
+    let everywhere = "[server]\nhost = \"0.0.0.0\"";
+    let mut builder = Relay::builder().self_signed().toml(everywhere).backend(backend.address());
+    if let Some(binary) = binary {
+        builder = builder.binary(binary);
+    }
+    let relay = builder.start().await;
+    for mode in ["-H", "-B", "-X"] {
+        let honest = Honest::begin(&relay, Version::Http2);
+        let url = format!("https://{}:{}/x", network.here(), relay.https().port());
+        let arguments = [mode, "-c", "250", "-r", "250", "-l", "25", "-i", "5", "-p", "2", "-u", &url];
+        let mut tool = network.command("slowhttptest", &arguments);
+        tool.stdin(std::process::Stdio::null());
+        let run = tokio::task::spawn_blocking(move || tool.output().unwrap());
+        let output = tokio::time::timeout(60 * SECOND, run).await.expect("it ends by itself").unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("slowhttptest {mode}: {}", said.lines().rev().take(4).collect::<Vec<_>>().join(" | "));
+        assert!(output.status.success() && said.contains("slowhttptest version"), "{mode}: {said}");
+        honest.end().await;
+    }
 }

@@ -3,14 +3,13 @@
 use std::{
     fs,
     os::fd::OwnedFd,
-    process::Command,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use socket2::SockRef;
 
-use crate::harness::{Backend, Raw, Relay, Reply, process::Process};
+use crate::harness::{Backend, Raw, Relay, Reply, network::Network};
 
 /// Duplicates of the sockets that a process has open.
 fn sockets_of(process: u32) -> Vec<OwnedFd> {
@@ -63,64 +62,6 @@ async fn every_connection_finds_a_peer_that_vanished_within_a_minute() {
     }
 }
 
-/// A network of its own with one wire to this machine. Dropping it removes both.
-struct Network {
-    name: String,
-    /// This machine's end of the wire.
-    here: String,
-}
-
-impl Network {
-    /// `None`, and a line that says so, where we may not make any.
-    fn new() -> Option<Self> {
-        let number = std::process::id();
-        // Of the network for benchmarks (RFC 2544), so as not to meet one that is in use.
-        let wire = number % 256;
-        let network = Self { name: format!("parley{number}"), here: format!("198.19.{wire}.1") };
-        let Self { name, here } = &network;
-        let there = format!("198.19.{wire}.2");
-        let (near, far) = (format!("pn{number}"), format!("pf{number}"));
-        if !ip(&format!("netns add {name}")) {
-            eprintln!("skipped: networks can be made by root alone");
-            return None;
-        }
-        for step in [
-            format!("link add {near} type veth peer name {far} netns {name}"),
-            format!("addr add {here}/30 dev {near}"),
-            format!("link set {near} up"),
-            format!("-n {name} addr add {there}/30 dev {far}"),
-            format!("-n {name} link set {far} up"),
-        ] {
-            assert!(ip(&step), "ip {step}");
-        }
-        Some(network)
-    }
-
-    /// A program in it.
-    fn run(&self, program: &str, arguments: &[&str]) -> Process {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]).args(arguments);
-        Process::spawn(command)
-    }
-
-    /// Cuts the wire at its far end: from now on nothing is answered.
-    fn cut(&self) {
-        let far = format!("pf{}", std::process::id());
-        assert!(ip(&format!("-n {} link set {far} down", self.name)));
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        ip(&format!("netns delete {}", self.name));
-        ip(&format!("link delete pn{}", std::process::id()));
-    }
-}
-
-fn ip(arguments: &str) -> bool {
-    Command::new("ip").args(arguments.split(' ')).output().is_ok_and(|output| output.status.success())
-}
-
 /// What the client asks for, whether the backend goes on sending, and curl's arguments.
 const CLIENTS: [(&str, &str, bool, &[&str]); 5] = [
     ("an idle stream over h1", "/events", false, &["--http1.1"]),
@@ -155,7 +96,7 @@ async fn a_client_that_vanished_is_let_go_of_after_a_minute() {
         .await;
     let (mut clients, mut feeds) = (Vec::new(), Vec::new());
     for (number, (which, path, busy, arguments)) in CLIENTS.into_iter().enumerate() {
-        let url = format!("https://{}:{}{path}", network.here, relay.https().port());
+        let url = format!("https://{}:{}{path}", network.here(), relay.https().port());
         let arguments = [&["--silent", "--insecure", "--no-buffer", &url], arguments].concat();
         let client = network.run("curl", &arguments);
         if path == "/events" {
