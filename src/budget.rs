@@ -1,4 +1,7 @@
-//! How many there may be of something at once: a semaphore whose size a reload may change.
+//! How many there may be of something at once: a semaphore whose size a reload may change; and how many of them one
+//! client may have ([`share`]).
+
+pub(crate) mod share;
 
 use std::sync::{
     Arc,
@@ -15,18 +18,27 @@ pub(crate) struct Budget(Arc<Shared>);
 struct Shared {
     permits: Arc<Semaphore>,
     most: AtomicUsize,
+    shares: share::Shares,
 }
 
 impl Budget {
     /// `most` permits.
     pub(crate) fn new(most: usize) -> Self {
         let most = bounded(most);
-        Self(Arc::new(Shared { permits: Arc::new(Semaphore::new(most)), most: AtomicUsize::new(most) }))
+        Self(Arc::new(Shared {
+            permits: Arc::new(Semaphore::new(most)),
+            most: AtomicUsize::new(most),
+            shares: share::Shares::default(),
+        }))
+    }
+
+    fn most(&self) -> usize {
+        self.0.most.load(Ordering::Relaxed)
     }
 
     /// How many permits are taken.
     pub(crate) fn taken(&self) -> usize {
-        self.0.most.load(Ordering::Relaxed).saturating_sub(self.0.permits.available_permits())
+        self.most().saturating_sub(self.0.permits.available_permits())
     }
 
     /// A permit, when there is one.

@@ -26,6 +26,16 @@ pub(crate) struct Client {
     pub(crate) address: IpAddr,
     /// How the client speaks to the first of the proxies.
     pub(crate) scheme: Scheme,
+    pub(crate) stands_for: StandsFor,
+}
+
+/// How many people an address is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum StandsFor {
+    /// One client, or those behind one router.
+    Itself,
+    /// Everybody, as far as can be told: a trusted proxy that names nobody, or a program of this machine.
+    Many,
 }
 
 /// Which peers are believed, and in which header.
@@ -54,18 +64,19 @@ impl Trust {
     /// untrusted address may be made up (attacks.md H2).
     pub(crate) fn client(&self, peer: IpAddr, scheme: &Scheme, headers: &mut HeaderMap) -> Client {
         let peer = peer.to_canonical();
-        let client = if self.believes(peer) {
+        let (address, scheme) = if self.believes(peer) {
             let scheme = match headers.get("x-forwarded-proto").map(|value| value.as_bytes()) {
                 Some(b"https") => Scheme::HTTPS,
                 Some(b"http") => Scheme::HTTP,
                 _ => scheme.clone(),
             };
-            Client { address: self.spoken_for(headers).unwrap_or(peer), scheme }
+            (self.spoken_for(headers).unwrap_or(peer), scheme)
         } else {
-            Client { address: peer, scheme: scheme.clone() }
+            (peer, scheme.clone())
         };
         headers.remove(&self.header);
-        client
+        let is_many = address.is_loopback() || self.believes(address);
+        Client { address, scheme, stands_for: if is_many { StandsFor::Many } else { StandsFor::Itself } }
     }
 
     /// The rightmost address that is no trusted proxy itself; with nothing but proxies the leftmost of them.
@@ -133,6 +144,28 @@ mod tests {
         headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
         let client =
             trust("cf-connecting-ip").client("10.1.1.1".parse().unwrap(), &Scheme::HTTP, &mut headers);
-        assert_eq!(client, Client { address: "192.0.2.9".parse().unwrap(), scheme: Scheme::HTTPS });
+        let expected = Client {
+            address: "192.0.2.9".parse().unwrap(),
+            scheme: Scheme::HTTPS,
+            stands_for: StandsFor::Itself,
+        };
+        assert_eq!(client, expected);
+    }
+
+    #[test]
+    fn this_machine_and_proxies_that_name_nobody_stand_for_many() {
+        let of = |peer: &str, value: &'static str| {
+            let mut headers = HeaderMap::from_iter([(
+                HeaderName::from_static("x-forwarded-for"),
+                HeaderValue::from_static(value),
+            )]);
+            let trust = trust("x-forwarded-for");
+            trust.client(peer.parse().unwrap(), &Scheme::HTTPS, &mut headers).stands_for
+        };
+        assert_eq!(of("10.0.0.1", "192.0.2.9"), StandsFor::Itself);
+        assert_eq!(of("192.0.2.1", "10.0.0.1"), StandsFor::Itself);
+        assert_eq!(of("10.0.0.1", "junk"), StandsFor::Many);
+        assert_eq!(of("10.0.0.1", "10.0.0.2"), StandsFor::Many);
+        assert_eq!(of("::1", "192.0.2.9"), StandsFor::Many);
     }
 }

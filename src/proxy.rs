@@ -30,7 +30,7 @@ use self::{
     egress::Form,
     event_stream::{Slot, Streams, Tried, Wanted},
     live_stream::Live,
-    send::{Answer, Sender},
+    send::{Answer, Errand, Sender},
     stream::{Download, Progress, Upload},
 };
 use crate::{
@@ -184,7 +184,8 @@ impl Upstream {
         let progress = Arc::new(Progress::new());
         let body = self.upload(&mut parts.headers, policy, incoming, &progress)?;
         let request = Request::from_parts(parts, body);
-        let (response, lease) = self.sender.send(request, client, &progress, self.bounds.retry_for).await?;
+        let errand = Errand::Request { retry_for: self.bounds.retry_for };
+        let (response, lease) = self.sender.send(request, client, &progress, errand).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(upgrade) = upgrade
         {

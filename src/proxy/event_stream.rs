@@ -26,10 +26,17 @@ use tokio::{
 use super::{
     live_stream::Live,
     pace::{self, Pace},
-    send::{Answer, Sender},
+    send::{Answer, Errand, Sender},
     stream::{Download, Progress},
 };
-use crate::{body::Body, budget::Budget, client::Client, drain::Drain, error::BodyError, metrics::Counted};
+use crate::{
+    body::Body,
+    budget::{Budget, share::Share},
+    client::Client,
+    drain::Drain,
+    error::BodyError,
+    metrics::Counted,
+};
 
 /// Between two comments on a stream that waits: proxies on the way close what is silent for half a minute.
 const COMMENT_EVERY: Duration = Duration::from_secs(10);
@@ -43,6 +50,9 @@ const COME_BACK: std::ops::Range<Duration> = Duration::from_millis(500)..Duratio
 /// a reset (measured; the third after a plain close), and Sova writes a comment every 10 s. If it did not count, a
 /// reload of every tab would take the threads that are left to ordinary requests.
 pub(super) const LINGER: Duration = Duration::from_secs(20);
+
+/// One client has at most this part of the slots, so that no one can have them all.
+const PARTS: usize = 2;
 
 /// How event streams of an origin are kept.
 pub(crate) struct Streams {
@@ -88,10 +98,13 @@ pub(super) enum Tried {
 
 /// A stream's share of the budget, counted.
 pub(super) struct Slot {
-    pub(super) permit: OwnedSemaphorePermit,
+    pub(super) place: Place,
     pub(super) bounded_by: Bound,
     _live: Counted,
 }
+
+/// What a stream takes: of its client's share first, then of the budget. Dropped together.
+pub(super) type Place = (Share, OwnedSemaphorePermit);
 
 /// When to try again.
 pub(super) enum Later {
@@ -99,31 +112,34 @@ pub(super) enum Later {
     Paced,
     /// When the backend said so.
     At(Instant),
-    /// When another stream has ended.
+    /// When another stream has ended, of the same client where that has its share.
     SlotFree,
 }
 
 impl Wanted {
     /// Tries once to open the stream.
     pub(super) async fn attempt(&self) -> Tried {
+        let Some(share) = self.slots.try_share(&self.client, PARTS) else {
+            return Tried::Later(Later::SlotFree);
+        };
         match self.slots.try_take() {
-            Ok(permit) => self.attempt_with(permit).await,
+            Ok(permit) => self.attempt_in((share, permit)).await,
             Err(_) => Tried::Later(Later::SlotFree),
         }
     }
 
-    async fn attempt_with(&self, permit: OwnedSemaphorePermit) -> Tried {
+    async fn attempt_in(&self, place: Place) -> Tried {
         let mut request = Request::new(Body::empty());
         *request.uri_mut() = self.request.uri().clone();
         *request.headers_mut() = self.request.headers().clone();
-        let sent = self.sender.send(request, &self.client, &Progress::new(), Duration::ZERO).await;
+        let sent = self.sender.send(request, &self.client, &Progress::new(), Errand::Stream).await;
         let Ok(answer) = sent else {
             return Tried::Later(Later::Paced);
         };
         match answer.0.status() {
             StatusCode::OK if super::is_event_stream(answer.0.headers()) => {
                 let (bounded_by, live) = (self.bounded_by, self.sender.health.metrics().live.count());
-                Tried::Live(answer, Slot { permit, bounded_by, _live: live })
+                Tried::Live(answer, Slot { place, bounded_by, _live: live })
             }
             StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
@@ -209,10 +225,11 @@ async fn drive(wanted: Wanted, mut later: Later, outlet: Outlet) -> Option<Live>
                 Later::At(at) => tokio::time::sleep_until(at).await,
                 Later::SlotFree => {}
             }
+            let share = wanted.slots.share(&wanted.client, PARTS).await;
             // The semaphore is never closed.
             match wanted.slots.take().await {
                 // Boxed: a stream that waits does not carry the room that a try takes (measured: 5 KB of 7).
-                Ok(permit) => Box::pin(wanted.attempt_with(permit)).await,
+                Ok(permit) => Box::pin(wanted.attempt_in((share, permit))).await,
                 Err(_) => Tried::Later(Later::Paced),
             }
         };

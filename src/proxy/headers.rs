@@ -236,6 +236,7 @@ fn value(text: String) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::StandsFor;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
@@ -245,7 +246,7 @@ mod tests {
     }
 
     fn client() -> Client {
-        Client { address: "192.0.2.7".parse().unwrap(), scheme: Scheme::HTTPS }
+        Client { address: "192.0.2.7".parse().unwrap(), scheme: Scheme::HTTPS, stands_for: StandsFor::Itself }
     }
 
     #[test]

@@ -89,10 +89,10 @@ impl Drop for Live {
         let (Some(inner), Some(slot)) = (self.inner.take(), self.slot.take()) else { return };
         inner.abandon();
         if slot.bounded_by == Bound::Origin {
-            let permit = slot.permit;
+            let place = slot.place;
             tokio::spawn(async move {
                 tokio::time::sleep(LINGER).await;
-                drop(permit);
+                drop(place);
             });
         }
     }

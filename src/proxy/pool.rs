@@ -4,12 +4,15 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::{
     body::Body,
-    budget::Budget,
+    budget::{Budget, share::Share},
     error::{ConnectError, RequestError},
 };
 
@@ -37,7 +40,7 @@ pub(crate) struct Pool {
     sockets: Budget,
     shelf: Arc<Mutex<Shelf>>,
     /// How long a request waits for a connection when all are taken.
-    queue_for: Duration,
+    pub(super) queue_for: Duration,
     /// Closes connections that nobody asked for in a while.
     _sweeper: AbortOnDropHandle<()>,
 }
@@ -73,6 +76,8 @@ pub(crate) struct Lease {
     source: Source,
     shelf: Arc<Mutex<Shelf>>,
     age: Age,
+    /// Of its client's share of the connections.
+    share: Option<Share>,
 }
 
 /// Whether a connection has served before: then it may have been closed while nobody looked.
@@ -106,9 +111,9 @@ impl Pool {
         &self.egress
     }
 
-    /// A connection from `source`: an idle one, a new one, or the first that another request gives back. Where
-    /// the bound is reached, the oldest idle connection of another source makes room.
-    pub(crate) async fn lease(&self, source: Source) -> Result<Lease, RequestError> {
+    /// A connection from `source`: an idle one, a new one, or the first that another request gives back until `end`.
+    /// Where the bound is reached, the oldest idle connection of another source makes room.
+    pub(crate) async fn lease(&self, source: Source, end: Instant) -> Result<Lease, RequestError> {
         if let Some(connection) = lock(&self.shelf).take_idle(source) {
             return Ok(self.leased(connection, source, Age::Reused));
         }
@@ -120,7 +125,7 @@ impl Pool {
                     biased;
                     Ok(connection) = given => return Ok(self.leased(connection, source, Age::Reused)),
                     Ok(permit) = self.sockets.take() => permit,
-                    () = tokio::time::sleep(self.queue_for) => return Err(RequestError::Busy),
+                    () = tokio::time::sleep_until(end) => return Err(RequestError::Busy),
                 }
             }
         };
@@ -147,13 +152,18 @@ impl Pool {
     }
 
     fn leased(&self, connection: Connection, source: Source, age: Age) -> Lease {
-        Lease { connection: Some(connection), source, shelf: Arc::clone(&self.shelf), age }
+        Lease { connection: Some(connection), source, shelf: Arc::clone(&self.shelf), age, share: None }
     }
 }
 
 impl Lease {
     pub(crate) fn age(&self) -> Age {
         self.age
+    }
+
+    /// Takes from its client's share for as long as its exchange goes on.
+    pub(super) fn counts(&mut self, share: Option<Share>) {
+        self.share = share;
     }
 
     /// The connection itself.
@@ -219,8 +229,9 @@ impl Drop for Lease {
             lock(&self.shelf).put(connection, self.source);
             return;
         }
-        let (shelf, source) = (Arc::clone(&self.shelf), self.source);
+        let (shelf, source, share) = (Arc::clone(&self.shelf), self.source, self.share.take());
         tokio::spawn(async move {
+            let _share = share;
             if let Ok(Ok(())) = tokio::time::timeout(SETTLE, connection.sender.ready()).await {
                 lock(&shelf).put(connection, source);
             }

@@ -21,12 +21,25 @@ use super::{
 };
 use crate::{
     body::Body,
+    budget::share::Share,
     client::Client,
     error::{BodyError, ConnectError, RequestError},
 };
 
 /// The first pause before another try, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// One client has at most this part of the connections to an origin.
+const PARTS: usize = 4;
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Errand {
+    /// A request. What can be tried again is, for so long.
+    Request { retry_for: Duration },
+    /// One try for an event stream. It has a slot: streams are bounded by those, for each client too.
+    Stream,
+}
 
 /// How requests reach an origin.
 pub(crate) struct Sender {
@@ -44,20 +57,24 @@ pub(crate) struct Sender {
 pub(super) type Answer = (Response<Incoming>, Lease);
 
 impl Sender {
-    /// Sends a request for `client`. What can be tried again is, for `retry_for`.
+    /// Sends a request for `client`.
     pub(super) async fn send(
         &self,
         mut request: Request<Body>,
         client: &Client,
         progress: &Progress,
-        retry_for: Duration,
+        errand: Errand,
     ) -> Result<Answer, RequestError> {
-        let give_up = Instant::now() + retry_for;
+        let give_up = Instant::now()
+            + match errand {
+                Errand::Request { retry_for } => retry_for,
+                Errand::Stream => Duration::ZERO,
+            };
         let mut pace = Pace::new(PAUSES);
         // RFC 9110 9.2.2: what failed when it was repeated is not repeated again.
         let mut repeat = Repeat::Once;
         loop {
-            let error = match self.lease(client).await {
+            let error = match self.lease(client, errand).await {
                 Ok(lease) => {
                     let age = lease.age();
                     match self.exchange(request, lease, progress, repeat).await {
@@ -105,13 +122,36 @@ impl Sender {
         }
     }
 
+    /// A connection, when one of the client's share is free.
+    async fn lease(&self, client: &Client, errand: Errand) -> Result<Lease, RequestError> {
+        let end = Instant::now() + self.pool.queue_for;
+        let share = match errand {
+            Errand::Request { .. } => Some(self.share(client, end).await?),
+            Errand::Stream => None,
+        };
+        let mut lease = self.connection(client, end).await?;
+        lease.counts(share);
+        Ok(lease)
+    }
+
+    /// A place in the client's share of the connections.
+    async fn share(&self, client: &Client, end: Instant) -> Result<Share, RequestError> {
+        let sockets = self.pool.sockets();
+        match sockets.try_share(client, PARTS) {
+            Some(share) => Ok(share),
+            None => tokio::time::timeout_at(end, sockets.share(client, PARTS))
+                .await
+                .map_err(|_| RequestError::Busy),
+        }
+    }
+
     /// A connection that stands for the client where that is possible.
-    async fn lease(&self, client: &Client) -> Result<Lease, RequestError> {
+    async fn connection(&self, client: &Client, end: Instant) -> Result<Lease, RequestError> {
         let source: Source = self.identity.as_ref().and_then(|identity| identity.source(client.address));
-        match (self.pool.lease(source).await, &self.identity) {
+        match (self.pool.lease(source, end).await, &self.identity) {
             (Err(RequestError::Connect(ConnectError::Source(error))), Some(identity)) => {
                 identity.refuse(&error);
-                self.pool.lease(None).await
+                self.pool.lease(None, end).await
             }
             (leased, _) => leased,
         }

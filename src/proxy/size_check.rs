@@ -8,7 +8,7 @@ use http::{
     request::Parts,
 };
 
-use super::{Progress, Upstream};
+use super::{Progress, Upstream, send::Errand};
 use crate::{body::Body, client::Client, error::RequestError};
 
 /// Asks with a HEAD for the size of what a GET would fetch.
@@ -28,8 +28,8 @@ pub(super) async fn probe(
     {
         head.headers_mut().remove(name);
     }
-    let (response, _lease) =
-        upstream.sender.send(head, client, &Progress::new(), upstream.bounds.retry_for).await?;
+    let errand = Errand::Request { retry_for: upstream.bounds.retry_for };
+    let (response, _lease) = upstream.sender.send(head, client, &Progress::new(), errand).await?;
     response_size(&response).ok_or(RequestError::SizeUnknown).and_then(|size| within(size, max))
 }
 

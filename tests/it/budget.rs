@@ -8,7 +8,7 @@ use std::{
 use tokio::task::JoinSet;
 
 use crate::harness::{
-    Answer, Backend, Client, EventSource, Flask, Relay, Reply, Version,
+    Answer, Backend, Client, EventSource, Flask, Raw, Relay, Reply, Version,
     client::next_chunk,
     on_h1_and_h2,
     relay::{run_check, stderr},
@@ -167,6 +167,99 @@ on_h1_and_h2! {
             assert_eq!(client.get("/api/v1/x").await.text(), "ok");
         }
     }
+}
+
+#[tokio::test]
+async fn l1_a_hundred_slow_uploads_of_one_client_leave_three_quarters_to_others() {
+    let backend = Backend::start().await;
+    let relay =
+        Relay::builder().backend(backend.address()).toml("[backend]\nqueue_for = \"1s\"").start().await;
+    let mut uploads = JoinSet::new();
+    for number in 0..100 {
+        let mut raw = Raw::plain(relay.http()).await;
+        // Addresses of one /64 are one client.
+        raw.send(format!(
+            "POST /api/v1/x HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 2001:db8::{number}\r\n\
+             Content-Length: 60000000\r\n\r\nx"
+        ))
+        .await;
+        uploads.spawn(async move { raw.read_response().await.status() });
+    }
+    within("its share to be taken", async {
+        while backend.open() < 22 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let client = Arc::new(Client::http(relay.http()));
+    let mut others = JoinSet::new();
+    for number in 1..=40 {
+        let client = Arc::clone(&client);
+        others.spawn(async move {
+            for _ in 0..5 {
+                assert_eq!(get_as(&client, "/x", &format!("203.0.113.{number}")).await.status, 200);
+            }
+        });
+    }
+    within("the others", others.join_all()).await;
+    for _ in 22..100 {
+        assert_eq!(within("a refusal", uploads.join_next()).await.unwrap().unwrap(), 503);
+    }
+    assert_eq!(backend.requests().len(), 222, "a quarter of 90, and the others");
+
+    // What is given back is the same client's again.
+    uploads.abort_all();
+    let again = within("a place", async {
+        loop {
+            let answer = get_as(&client, "/x", "2001:db8::1").await;
+            if answer.status != 503 {
+                return answer;
+            }
+        }
+    });
+    assert_eq!(again.await.status, 200);
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_that_names_nobody_has_all_connections() {
+    let backend = Backend::builder().on("/api/v1/long", |_| Reply::feed()).start().await;
+    let relay = Relay::builder()
+        .backend(backend.address())
+        .toml("[backend]\nmax_connections = 8\nqueue_for = \"1s\"")
+        .start()
+        .await;
+    let client = Client::http(relay.http());
+    let mut taken = Vec::new();
+    for _ in 0..8 {
+        taken.push((client.call("GET", "/api/v1/long").open().await, backend.feed().await));
+    }
+}
+
+#[tokio::test]
+async fn one_client_has_half_of_the_streams_and_joins_when_one_of_its_own_ends() {
+    let backend = Backend::builder().on("/api/v1/stream", |_| Reply::events()).start().await;
+    let relay = Relay::builder().backend(backend.address()).toml("[backend]\nmax_streams = 12").start().await;
+    let client = Arc::new(Client::http(relay.http()));
+    let mut live = Vec::new();
+    for _ in 0..6 {
+        live.push((source(&client, "203.0.113.1"), backend.feed().await));
+    }
+    let held = source(&client, "203.0.113.1");
+    held.until("to be held", |story| story.comments == 1 && story.retries.len() == 1).await;
+    for number in 2..=4 {
+        let other = source(&client, &format!("203.0.113.{number}"));
+        live.push((other, backend.feed().await));
+    }
+    // One of another client makes no room in its share.
+    drop(live.pop());
+    let asked = get_as(&client, "/x", "203.0.113.1").await;
+    assert_eq!((asked.status.as_u16(), backend.requests().len()), (200, 10));
+
+    let (_ended, feed) = live.remove(0);
+    drop(feed);
+    backend.feed().await.send("data: joined\n\n").await;
+    let story = held.event("joined").await;
+    assert_eq!(story.opened.len(), 1, "without being opened again");
 }
 
 /// Asks `count` ordinary requests, four at a time and each as another client; gives how long each took, sorted.
