@@ -61,7 +61,7 @@ pub(crate) enum RequestError {
 /// Why there is no connection to an origin.
 #[derive(Debug)]
 pub(crate) enum ConnectError {
-    /// Refused, unreachable, no such name.
+    /// Refused, unreachable, no such name, no port free.
     Io(io::Error),
     /// The source address that stands for a client cannot be bound.
     Source(io::Error),

@@ -214,6 +214,7 @@ impl Upstream {
             bounded_by: streams.bounded_by,
             drain: streams.drain.clone(),
             client: asked.client.clone(),
+            limit: asked.limit,
             request: Request::from_parts(parts, ()),
         };
         match wanted.attempt().await {

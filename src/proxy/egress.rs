@@ -148,10 +148,19 @@ async fn dial(to: &Authority) -> io::Result<TcpStream> {
 /// Connects from an address that stands for a client. The origin is a loopback address then.
 async fn dial_from(source: Ipv4Addr, to: SocketAddrV4) -> Result<TcpStream, ConnectError> {
     let socket = TcpSocket::new_v4().map_err(ConnectError::Io)?;
-    socket.bind(SocketAddr::from((source, 0))).map_err(ConnectError::Source)?;
+    socket.bind(SocketAddr::from((source, 0))).map_err(not_bound)?;
     let stream = socket.connect(to.into()).await.map_err(ConnectError::Io)?;
     tcp::prepare(&stream).map_err(ConnectError::Io)?;
     Ok(stream)
+}
+
+/// Why a source address was not bound. That its ports are all taken passes; the others show that none can be bound here.
+fn not_bound(error: io::Error) -> ConnectError {
+    if error.kind() == io::ErrorKind::AddrInUse {
+        ConnectError::Io(error)
+    } else {
+        ConnectError::Source(error)
+    }
 }
 
 fn basic(credentials: &Credentials) -> HeaderValue {
@@ -191,5 +200,19 @@ impl Service<Uri> for Dialer {
             let authority = uri.authority().ok_or(io::ErrorKind::InvalidInput)?;
             dial(authority).await.map(TokioIo::new)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taken_ports_of_a_source_are_no_reason_to_give_all_sources_up() {
+        use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+        assert!(matches!(not_bound(AddrInUse.into()), ConnectError::Io(_)));
+        for kind in [AddrNotAvailable, PermissionDenied] {
+            assert!(matches!(not_bound(kind.into()), ConnectError::Source(_)), "{kind:?}");
+        }
     }
 }

@@ -82,6 +82,8 @@ pub(super) struct Wanted {
     pub(super) bounded_by: Bound,
     pub(super) drain: Drain,
     pub(super) client: Client,
+    /// The largest response body, in bytes.
+    pub(super) limit: Option<u64>,
     /// Without a body.
     pub(super) request: Request<()>,
 }
@@ -246,7 +248,7 @@ async fn drive(wanted: Wanted, mut later: Later, outlet: Outlet) -> Option<Live>
         match tried {
             Tried::Live((response, _), _) if !wanted.may_be_read(response.headers()) => return None,
             Tried::Live((response, lease), slot) => {
-                let download = Download::new(response.into_body(), None, None, lease);
+                let download = Download::new(response.into_body(), wanted.limit, None, lease);
                 return Some(Live::new(download, Some(slot), &wanted.drain));
             }
             // The browser comes back to get this answer itself: a 200 has been said already.

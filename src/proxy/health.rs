@@ -15,9 +15,17 @@ use crate::metrics::Origin;
 /// Until then it may be one request that it cannot bear.
 const CERTAIN_AFTER: Duration = Duration::from_secs(5);
 
+/// What an origin is for, as people call it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    Backend,
+    Frontend,
+}
+
 /// What is known of an origin.
 #[derive(Debug)]
 pub(crate) struct Health {
+    role: Role,
     /// As the log names it.
     name: Box<str>,
     /// Whether there is a failure below.
@@ -35,8 +43,8 @@ struct Failure {
 }
 
 impl Health {
-    pub(crate) fn new(name: impl Into<Box<str>>, metrics: Arc<Origin>) -> Self {
-        Self { name: name.into(), failing: AtomicBool::new(false), failure: Mutex::new(None), metrics }
+    pub(crate) fn new(role: Role, name: impl Into<Box<str>>, metrics: Arc<Origin>) -> Self {
+        Self { role, name: name.into(), failing: AtomicBool::new(false), failure: Mutex::new(None), metrics }
     }
 
     pub(crate) fn metrics(&self) -> &Origin {
@@ -60,7 +68,10 @@ impl Health {
         if let Some(Failure { since, told: true }) = failure.take() {
             let away = since.elapsed().as_secs_f64();
             let (held, retries) = (self.metrics.held.value(), self.metrics.retries.value());
-            tracing::info!(origin = %self.name, away = %format_args!("{away:.1}s"), held, retries, "answers again");
+            tracing::info!(
+                origin = %self.name, away = %format_args!("{away:.1}s"), held, retries,
+                "the {} answers again", self.role
+            );
         }
     }
 
@@ -81,12 +92,25 @@ impl Health {
         if !failure.told && failure.since.elapsed() >= certain_after {
             failure.told = true;
             let live = self.metrics.live.value();
-            tracing::warn!(origin = %self.name, %error, live, "does not answer; requests wait, streams are kept open");
+            let meanwhile = match self.role {
+                Role::Backend => "requests wait, streams are kept open",
+                Role::Frontend => "requests wait",
+            };
+            tracing::warn!(origin = %self.name, %error, live, "the {} does not answer; {meanwhile}", self.role);
         }
     }
 
     /// A panic cannot leave it half changed: each change is one assignment.
     fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Backend => "backend",
+            Self::Frontend => "front end's server",
+        })
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     proxy::{
         egress::{self, Egress},
         event_stream::{Bound, Streams},
-        health::Health,
+        health::{Health, Role},
         identity::Identity,
         pool::Pool,
         send::Sender,
@@ -90,6 +90,7 @@ impl<'a> Maker<'a> {
     pub(super) fn backend(&mut self) -> Result<Arc<Sender>, SiteError> {
         let metrics = Arc::clone(&self.made.metrics.backend);
         self.origin(
+            Role::Backend,
             &metrics,
             Way {
                 url: self.backend.url.clone(),
@@ -108,6 +109,7 @@ impl<'a> Maker<'a> {
         }
         let metrics = Arc::clone(&self.made.metrics.frontend);
         self.origin(
+            Role::Frontend,
             &metrics,
             Way {
                 url,
@@ -134,7 +136,12 @@ impl<'a> Maker<'a> {
         self.made
     }
 
-    fn origin(&mut self, metrics: &Arc<metrics::Origin>, way: Way) -> Result<Arc<Sender>, SiteError> {
+    fn origin(
+        &mut self,
+        role: Role,
+        metrics: &Arc<metrics::Origin>,
+        way: Way,
+    ) -> Result<Arc<Sender>, SiteError> {
         let before = self.before.iter().flat_map(|before| &before.origins);
         let before = before.into_iter().find(|origin| origin.way.url == way.url);
         let sender = match before {
@@ -145,7 +152,7 @@ impl<'a> Maker<'a> {
                 self.make(&way, sockets, Arc::clone(&sender.health))?
             }
             None => {
-                let health = Arc::new(Health::new(way.url.to_string(), Arc::clone(metrics)));
+                let health = Arc::new(Health::new(role, way.url.to_string(), Arc::clone(metrics)));
                 self.make(&way, Budget::new(self.backend.max_connections), health)?
             }
         };

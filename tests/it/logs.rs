@@ -209,5 +209,19 @@ async fn the_start_tells_what_is_served_and_sigusr1_what_is_under_way() {
 #[tokio::test]
 async fn a_backend_that_is_not_there_is_told_at_the_start() {
     let relay = Relay::builder().backend(crate::harness::peers::free_address()).start().await;
-    relay.log_with(&["does not answer", "refused"]).await;
+    relay.log_with(&["the backend does not answer; requests wait, streams are kept open", "refused"]).await;
+}
+
+#[tokio::test]
+async fn a_front_end_elsewhere_that_is_not_there_is_not_called_the_backend() {
+    let address = crate::harness::peers::free_address();
+    let frontend = format!("[frontend]\nmode = \"forward\"\nurl = \"http://{address}\"");
+    let relay = Relay::builder().toml(&frontend).toml("[backend]\nretry_for = \"0s\"").start().await;
+    let client = Client::http(relay.http());
+    assert_eq!(client.get("/").await.status, 502);
+    let line = relay.log_with(&["the front end's server does not answer; requests wait", "refused"]).await;
+    assert!(line.contains(&address.to_string()) && !line.contains("streams"), "{line}");
+    let _frontend = Backend::builder().at(address).start().await;
+    assert_eq!(client.get("/").await.status, 200);
+    relay.log_with(&["the front end's server answers again"]).await;
 }

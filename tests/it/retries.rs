@@ -210,7 +210,7 @@ on_h1_and_h2! {
         let count = |text: &str| relay.logs().iter().filter(|line| line.contains(text)).count();
         assert_eq!((count("does not answer"), count("answers again")), (1, 0));
         let _backend = Backend::builder().at(address).on("/api/v1/stream", |_| Reply::events()).start().await;
-        relay.log_with(&["answers again"]).await;
+        relay.log_with(&["the backend answers again"]).await;
         for _ in 0..20 {
             assert_eq!(client.get("/api/v1/x").await.status, 200);
         }

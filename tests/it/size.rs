@@ -1,8 +1,15 @@
 //! `max_size`: asked for first, counted then (attacks.md M2).
 
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 
-use crate::harness::{Backend, Client, Relay, Reply, client::count, on_h1_and_h2, within};
+use crate::harness::{
+    Backend, Client, Relay, Reply,
+    client::{count, next_chunk},
+    on_h1_and_h2,
+    peers::free_address,
+    within,
+};
 
 const LIMIT: &str = "[[paths]]\nprefix = \"/attachment\"\naction = \"proxy\"\nmax_size = 1000";
 
@@ -23,6 +30,25 @@ async fn two_faced(head: fn() -> Reply, rest: fn() -> Reply) -> Backend {
         })
         .start()
         .await
+}
+
+/// Feeds more than the limit into an event stream, of which no more than that comes through.
+async fn is_cut_off(backend: &Backend, mut body: Incoming) {
+    let feed = backend.feed().await;
+    for _ in 0..3 {
+        feed.send(vec![b'x'; 400]).await;
+    }
+    let mut came = Vec::new();
+    // Whether it ends well or not: the browser asks again either way.
+    within("the end", async {
+        while let Some(Ok(frame)) = body.frame().await {
+            came.extend(frame.into_data().unwrap_or_default());
+        }
+    })
+    .await;
+    let content = came.iter().filter(|byte| **byte == b'x').count();
+    assert!(content <= 1000, "{content} bytes came through");
+    feed.closed().await;
 }
 
 on_h1_and_h2! {
@@ -103,22 +129,19 @@ on_h1_and_h2! {
         let ask = |path| client.call("GET", path).header("accept", "text/event-stream");
         ask("/attachment/large").send().await.assert_error(413, "content too big");
 
-        let mut body = ask("/attachment/endless").open().await.into_body();
-        let feed = backend.feed().await;
-        for _ in 0..3 {
-            feed.send(vec![b'x'; 400]).await;
-        }
-        let mut came = Vec::new();
-        // Whether it ends well or not: the browser asks again either way.
-        within("the end", async {
-            while let Some(Ok(frame)) = body.frame().await {
-                came.extend(frame.into_data().unwrap_or_default());
-            }
-        })
-        .await;
-        let content = came.iter().filter(|byte| **byte == b'x').count();
-        assert!(content <= 1000, "{content} bytes came through");
-        feed.closed().await;
+        let body = ask("/attachment/endless").open().await.into_body();
+        is_cut_off(&backend, body).await;
+    }
+
+    async fn m2_an_event_stream_that_was_held_first_is_measured_too(version) {
+        let address = free_address();
+        let relay = Relay::builder().self_signed().toml(LIMIT).backend(address).start().await;
+        let client = Client::https(&relay, version);
+        let call = client.call("GET", "/attachment/endless").header("accept", "text/event-stream");
+        let mut body = call.open().await.into_body();
+        next_chunk(&mut body).await.expect("it is held");
+        let backend = Backend::builder().at(address).on("/attachment/endless", |_| Reply::events()).start().await;
+        is_cut_off(&backend, body).await;
     }
 
     async fn m2_other_methods_are_not_measured(version) {
@@ -133,7 +156,7 @@ on_h1_and_h2! {
         let relay = Relay::builder()
             .self_signed()
             .toml(LIMIT)
-            .backend(crate::harness::peers::free_address())
+            .backend(free_address())
             .start()
             .await;
         let answer = Client::https(&relay, version).get("/attachment/1").await;
