@@ -248,13 +248,19 @@ impl Service {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let _counted = self.metrics.connections.http1.count();
+        let counted = self.metrics.connections.http1.count();
         let requests = connection.requests.clone();
         let io = self.io(stream, &requests, Framing::Heads(self.limits.heads));
         let serving = http1::builder(self.limits.heads.bounds)
             .serve_connection(io, self.handler(connection))
             .with_upgrades();
         self.until_end(serving, &requests, drain).await;
+        drop(counted);
+        // SECURITY: to hyper the connection ends when it becomes a tunnel. It is open all the same, and counts among
+        // its client's and among all until the tunnel ends.
+        if requests.is_tunnel() {
+            requests.answered().await;
+        }
     }
 
     async fn http2<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)

@@ -1,11 +1,12 @@
 //! The requests of a connection: what its deadlines go by.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -173,15 +174,28 @@ impl Requests {
     /// Wakes the task when no request is being answered any more.
     pub(crate) fn wake_when_answered(&self, cx: &Context<'_>) {
         *lock(&self.0.waiting) = Some(cx.waker().clone());
-        self.0.is_waited_for.store(true, Ordering::Release);
+        // In one order with what the last request does at its end, or each could miss the other.
+        self.0.is_waited_for.store(true, Ordering::SeqCst);
         // It may have ended since it was looked at.
-        if !self.any() {
+        if self.0.in_flight.load(Ordering::SeqCst) == 0 {
             self.wake();
         }
     }
 
+    /// Waits until no request is being answered. For one task of a connection at a time.
+    pub(crate) async fn answered(&self) {
+        poll_fn(|cx| {
+            if self.any() {
+                self.wake_when_answered(cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     fn wake(&self) {
-        if self.0.is_waited_for.load(Ordering::Acquire)
+        if self.0.is_waited_for.load(Ordering::SeqCst)
             && self.0.is_waited_for.swap(false, Ordering::AcqRel)
             && let Some(waker) = lock(&self.0.waiting).take()
         {
@@ -288,7 +302,7 @@ impl Drop for InFlight {
         }
         let ended = u64::try_from(state.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         state.ended.store(ended, Ordering::Release);
-        if state.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if state.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.requests.wake();
         }
     }
