@@ -15,7 +15,7 @@ pub(crate) mod wire;
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
     time::Duration,
 };
@@ -310,8 +310,8 @@ impl Service {
         TokioIo::new(ClientIo::new(stream, requests.clone(), framing))
     }
 
-    /// Serves to the end: the client's, that of the drain, that of an idle connection, or that of a client that
-    /// takes nothing of what it asked for.
+    /// Serves to the end: the client's, that of the drain or of the port, that of an idle connection, or that of a
+    /// client that takes nothing of what it asked for.
     async fn until_end(&self, serving: impl Serving, requests: &Requests, drain: CancellationToken) {
         let Limits { idle, rate, source, .. } = self.limits;
         let write = rate.pause;
@@ -331,16 +331,8 @@ impl Service {
             if requests.idle_since().is_some_and(|since| since.elapsed() >= idle) {
                 break;
             }
-            // SECURITY: hyper does not poll a body that HTTP/2 flow control holds back, so the body's own
-            // deadline sleeps while it keeps a connection to the backend (attacks.md A1, zero window). It is told,
-            // and what it holds goes at once.
             if requests.stalled(source) {
-                tracing::debug!("connection ended: the client takes nothing");
-                serving.as_mut().finish();
-                if let Ok(ended) = tokio::time::timeout(FAREWELL, serving).await {
-                    log_end(ended);
-                }
-                return;
+                return leave(serving).await;
             }
         }
         if drain.is_cancelled()
@@ -349,12 +341,22 @@ impl Service {
             return log_end(ended);
         }
         serving.as_mut().finish();
-        // The client may still be taking the rest of its last response; the drain has a limit that the relay
-        // keeps.
-        if drain.is_cancelled() {
-            log_end(serving.await);
-        } else if let Ok(ended) = tokio::time::timeout(write, serving).await {
-            log_end(ended);
+        // The client may still be taking the rest of its last response, and others before: a drain has a limit that
+        // the relay keeps, and a port that a reload closed has none.
+        let finished = Instant::now();
+        let until = || requests.idle_since().map(|since| finished.max(since + idle) + write);
+        loop {
+            let look = Instant::now() + write / 4;
+            tokio::select! {
+                ended = &mut serving => return log_end(ended),
+                () = tokio::time::sleep_until(until().map_or(look, |until| until.min(look))) => {}
+            }
+            if until().is_some_and(|until| until <= Instant::now()) {
+                return;
+            }
+            if requests.stalled(source) {
+                return leave(serving).await;
+            }
         }
     }
 
@@ -374,6 +376,18 @@ impl Service {
             // part of it (measured: 6 KB of an idle connection).
             Box::pin(async move { Ok(handler::handle(&site, &connection, request).await) })
         })
+    }
+}
+
+/// Ends the connection of a client that takes nothing.
+///
+/// SECURITY: hyper does not poll a body that HTTP/2 flow control holds back, so the body's own deadline sleeps while it
+/// keeps a connection to the backend (attacks.md A1, zero window). The client is told, and what it holds goes at once.
+async fn leave(mut serving: Pin<&mut impl Serving>) {
+    tracing::debug!("connection ended: the client takes nothing");
+    serving.as_mut().finish();
+    if let Ok(ended) = tokio::time::timeout(FAREWELL, serving).await {
+        log_end(ended);
     }
 }
 
