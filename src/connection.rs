@@ -270,7 +270,7 @@ impl Service {
         let _counted = self.metrics.connections.http2.count();
         let requests = connection.requests.clone();
         let io = self.io(stream, &requests, Framing::Frames { within: self.limits.heads.within });
-        let builder = http2::builder(self.limits.heads.bounds.head);
+        let builder = http2::builder(self.limits.heads.bounds.head, requests.clone());
         let (handler, room) = (self.handler(connection), Room::new());
         let service = service_fn(move |request| {
             let (answer, room) = (handler.call(request), room.clone());
@@ -331,7 +331,7 @@ impl Service {
             if requests.idle_since().is_some_and(|since| since.elapsed() >= idle) {
                 break;
             }
-            if requests.stalled(source) {
+            if requests.give_up_stalled(source) {
                 return leave(serving).await;
             }
         }
@@ -354,7 +354,7 @@ impl Service {
             if until().is_some_and(|until| until <= Instant::now()) {
                 return;
             }
-            if requests.stalled(source) {
+            if requests.give_up_stalled(source) {
                 return leave(serving).await;
             }
         }
@@ -379,10 +379,7 @@ impl Service {
     }
 }
 
-/// Ends the connection of a client that takes nothing.
-///
-/// SECURITY: hyper does not poll a body that HTTP/2 flow control holds back, so the body's own deadline sleeps while it
-/// keeps a connection to the backend (attacks.md A1, zero window). The client is told, and what it holds goes at once.
+/// Ends the connection of a client that takes nothing: it is told, and what it holds goes at once.
 async fn leave(mut serving: Pin<&mut impl Serving>) {
     tracing::debug!("connection ended: the client takes nothing");
     serving.as_mut().finish();

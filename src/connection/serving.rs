@@ -7,10 +7,10 @@ use hyper::{
     server::conn::{http1, http2},
     service::HttpService,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{io::ClientIo, room::InRoom};
+use super::{http2::Streams, io::ClientIo, room::InRoom};
 use crate::{access::Logged, body::Body, in_flight::Requests};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -53,7 +53,7 @@ where
     }
 }
 
-impl<S, H> Serving for http2::Connection<TokioIo<ClientIo<S>>, H, TokioExecutor>
+impl<S, H> Serving for http2::Connection<TokioIo<ClientIo<S>>, H, Streams>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     H: HttpService<Incoming, ResBody = InRoom<Logged>>,
