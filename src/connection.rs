@@ -15,7 +15,7 @@ pub(crate) mod wire;
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -35,7 +35,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    frames::FAREWELL,
     io::{ClientIo, Framing},
     paced::Paced,
     room::Room,
@@ -51,7 +50,6 @@ use crate::{
     admission::{Clients, Place},
     body::Body,
     client::Connection,
-    error::BodyError,
     handler,
     in_flight::Requests,
     least_rate::LeastRate,
@@ -324,7 +322,7 @@ impl Service {
                 None => Instant::now() + idle.min(write / 4),
             };
             tokio::select! {
-                ended = &mut serving => return log_end(ended),
+                ended = &mut serving => return serving::log_end(ended),
                 () = drain.cancelled() => break,
                 () = tokio::time::sleep_until(look) => {}
             }
@@ -332,13 +330,13 @@ impl Service {
                 break;
             }
             if requests.give_up_stalled(source) {
-                return leave(serving).await;
+                return serving::leave(serving).await;
             }
         }
         if drain.is_cancelled()
             && let Some(ended) = serving::last_request(serving.as_mut(), requests).await
         {
-            return log_end(ended);
+            return serving::log_end(ended);
         }
         serving.as_mut().finish();
         // The client may still be taking the rest of its last response, and others before: a drain has a limit that
@@ -348,14 +346,14 @@ impl Service {
         loop {
             let look = Instant::now() + write / 4;
             tokio::select! {
-                ended = &mut serving => return log_end(ended),
+                ended = &mut serving => return serving::log_end(ended),
                 () = tokio::time::sleep_until(until().map_or(look, |until| until.min(look))) => {}
             }
             if until().is_some_and(|until| until <= Instant::now()) {
                 return;
             }
             if requests.give_up_stalled(source) {
-                return leave(serving).await;
+                return serving::leave(serving).await;
             }
         }
     }
@@ -379,15 +377,6 @@ impl Service {
     }
 }
 
-/// Ends the connection of a client that takes nothing: it is told, and what it holds goes at once.
-async fn leave(mut serving: Pin<&mut impl Serving>) {
-    tracing::debug!("connection ended: the client takes nothing");
-    serving.as_mut().finish();
-    if let Ok(ended) = tokio::time::timeout(FAREWELL, serving).await {
-        log_end(ended);
-    }
-}
-
 /// A connection that HTTP is spoken on.
 enum Opened {
     Plain(Paced<TcpStream>),
@@ -398,15 +387,4 @@ enum Opened {
 async fn speaks_http(stream: &TcpStream) -> std::io::Result<bool> {
     let mut first = [0];
     Ok(stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase())
-}
-
-/// The handler answers every error that a request can have; what is left is the connection's own end, and
-/// that is the client's business.
-fn log_end(ended: hyper::Result<()>) {
-    if let Err(error) = ended {
-        let of_body = std::error::Error::source(&error).is_some_and(|source| source.is::<BodyError>());
-        if !of_body {
-            tracing::debug!(error = %crate::error::Chain(&error), "connection ended");
-        }
-    }
 }
