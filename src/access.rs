@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     net::IpAddr,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Instant,
 };
 
@@ -103,12 +103,12 @@ impl Entry {
         self.failure = Some((error.origin(), error.to_string()));
     }
 
-    /// The response with a body that is counted until its end.
+    /// The response with a body that is counted until its end, on the `stream` of HTTP/2.
     pub(crate) fn follow(
         mut self,
         response: Response<Body>,
         mut in_flight: InFlight,
-        rate: LeastRate,
+        (stream, rate): (Option<Waker>, LeastRate),
     ) -> Response<Logged> {
         let status = response.status();
         self.status = Some(status);
@@ -126,7 +126,7 @@ impl Entry {
         if is_event_stream(response.headers()) {
             in_flight.may_be_slow();
         } else if length != Some(0) {
-            moving = in_flight.moving(rate);
+            moving = stream.map(|stream| in_flight.moving(stream, rate));
         }
         response.map(|body| Logged { body, length, entry: self, moving, in_flight })
     }

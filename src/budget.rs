@@ -9,6 +9,7 @@ use std::sync::{
 };
 
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio_util::sync::PollSemaphore;
 
 /// A bound that outlives the configuration that set it. Clones share it.
 #[derive(Clone, Debug)]
@@ -44,6 +45,11 @@ impl Budget {
     /// A permit, when there is one.
     pub(crate) async fn take(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         Arc::clone(&self.0.permits).acquire_owned().await
+    }
+
+    /// The same for who polls.
+    pub(crate) fn to_poll(&self) -> PollSemaphore {
+        PollSemaphore::new(Arc::clone(&self.0.permits))
     }
 
     /// A permit, if there is one now.

@@ -35,7 +35,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    frames::FAREWELL,
     io::{ClientIo, Framing},
     paced::Paced,
     room::Room,
@@ -51,7 +50,6 @@ use crate::{
     admission::{Clients, Place},
     body::Body,
     client::Connection,
-    error::BodyError,
     handler,
     in_flight::Requests,
     least_rate::LeastRate,
@@ -248,13 +246,19 @@ impl Service {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let _counted = self.metrics.connections.http1.count();
+        let counted = self.metrics.connections.http1.count();
         let requests = connection.requests.clone();
         let io = self.io(stream, &requests, Framing::Heads(self.limits.heads));
         let serving = http1::builder(self.limits.heads.bounds)
             .serve_connection(io, self.handler(connection))
             .with_upgrades();
         self.until_end(serving, &requests, drain).await;
+        drop(counted);
+        // SECURITY: to hyper the connection ends when it becomes a tunnel. It is open all the same, and counts among
+        // its client's and among all until the tunnel ends.
+        if requests.is_tunnel() {
+            requests.answered().await;
+        }
     }
 
     async fn http2<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)
@@ -264,7 +268,7 @@ impl Service {
         let _counted = self.metrics.connections.http2.count();
         let requests = connection.requests.clone();
         let io = self.io(stream, &requests, Framing::Frames { within: self.limits.heads.within });
-        let builder = http2::builder(self.limits.heads.bounds.head);
+        let builder = http2::builder(self.limits.heads.bounds.head, requests.clone());
         let (handler, room) = (self.handler(connection), Room::new());
         let service = service_fn(move |request| {
             let (answer, room) = (handler.call(request), room.clone());
@@ -304,8 +308,8 @@ impl Service {
         TokioIo::new(ClientIo::new(stream, requests.clone(), framing))
     }
 
-    /// Serves to the end: the client's, that of the drain, that of an idle connection, or that of a client that
-    /// takes nothing of what it asked for.
+    /// Serves to the end: the client's, that of the drain or of the port, that of an idle connection, or that of a
+    /// client that takes nothing of what it asked for.
     async fn until_end(&self, serving: impl Serving, requests: &Requests, drain: CancellationToken) {
         let Limits { idle, rate, source, .. } = self.limits;
         let write = rate.pause;
@@ -318,37 +322,39 @@ impl Service {
                 None => Instant::now() + idle.min(write / 4),
             };
             tokio::select! {
-                ended = &mut serving => return log_end(ended),
+                ended = &mut serving => return serving::log_end(ended),
                 () = drain.cancelled() => break,
                 () = tokio::time::sleep_until(look) => {}
             }
             if requests.idle_since().is_some_and(|since| since.elapsed() >= idle) {
                 break;
             }
-            // SECURITY: hyper does not poll a body that HTTP/2 flow control holds back, so the body's own
-            // deadline sleeps while it keeps a connection to the backend (attacks.md A1, zero window). It is told,
-            // and what it holds goes at once.
-            if requests.stalled(source) {
-                tracing::debug!("connection ended: the client takes nothing");
-                serving.as_mut().finish();
-                if let Ok(ended) = tokio::time::timeout(FAREWELL, serving).await {
-                    log_end(ended);
-                }
-                return;
+            if requests.give_up_stalled(source) {
+                return serving::leave(serving).await;
             }
         }
         if drain.is_cancelled()
             && let Some(ended) = serving::last_request(serving.as_mut(), requests).await
         {
-            return log_end(ended);
+            return serving::log_end(ended);
         }
         serving.as_mut().finish();
-        // The client may still be taking the rest of its last response; the drain has a limit that the relay
-        // keeps.
-        if drain.is_cancelled() {
-            log_end(serving.await);
-        } else if let Ok(ended) = tokio::time::timeout(write, serving).await {
-            log_end(ended);
+        // The client may still be taking the rest of its last response, and others before: a drain has a limit that
+        // the relay keeps, and a port that a reload closed has none.
+        let finished = Instant::now();
+        let until = || requests.idle_since().map(|since| finished.max(since + idle) + write);
+        loop {
+            let look = Instant::now() + write / 4;
+            tokio::select! {
+                ended = &mut serving => return serving::log_end(ended),
+                () = tokio::time::sleep_until(until().map_or(look, |until| until.min(look))) => {}
+            }
+            if until().is_some_and(|until| until <= Instant::now()) {
+                return;
+            }
+            if requests.give_up_stalled(source) {
+                return serving::leave(serving).await;
+            }
         }
     }
 
@@ -381,15 +387,4 @@ enum Opened {
 async fn speaks_http(stream: &TcpStream) -> std::io::Result<bool> {
     let mut first = [0];
     Ok(stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase())
-}
-
-/// The handler answers every error that a request can have; what is left is the connection's own end, and
-/// that is the client's business.
-fn log_end(ended: hyper::Result<()>) {
-    if let Err(error) = ended {
-        let of_body = std::error::Error::source(&error).is_some_and(|source| source.is::<BodyError>());
-        if !of_body {
-            tracing::debug!(error = %crate::error::Chain(&error), "connection ended");
-        }
-    }
 }

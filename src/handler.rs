@@ -61,7 +61,8 @@ pub(crate) async fn handle(
     if connection.requests.is_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    entry.follow(response, in_flight, site.least_rate)
+    let stream = connection.requests.stream().await;
+    entry.follow(response, in_flight, (stream, site.least_rate))
 }
 
 /// Whether a client may send a request now. Who speaks for others, and for nobody now, has no limit.

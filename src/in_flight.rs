@@ -1,11 +1,12 @@
 //! The requests of a connection: what its deadlines go by.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -15,6 +16,10 @@ use crate::{
     connection::Fault,
     least_rate::{Allowance, LeastRate},
 };
+
+/// How many bodies of a connection may be given up before it ends as well. A person leaves a few downloads unread; who
+/// leaves many keeps the backend from others (attacks.md A1).
+const GIVEN_UP: usize = 4;
 
 /// The requests of one connection.
 #[derive(Clone, Debug)]
@@ -50,6 +55,8 @@ struct State {
     refused: OnceLock<Fault>,
     /// Each bounded response body of HTTP/2.
     bodies: Mutex<Vec<Arc<Mutex<Movement>>>>,
+    /// How many of them were ever given up.
+    given_up: AtomicUsize,
 }
 
 /// How a response body came along.
@@ -62,6 +69,18 @@ struct Movement {
     /// Whether it moved, but too late.
     late: bool,
     allowance: Allowance,
+    /// The task of its stream.
+    stream: Waker,
+    /// Whether that is to end.
+    given_up: bool,
+}
+
+impl Movement {
+    fn is_stalled(&self, source: Duration) -> bool {
+        let limit =
+            if self.asked { self.allowance.pause().saturating_add(source) } else { self.allowance.left() };
+        self.late || self.last.elapsed() >= limit
+    }
 }
 
 /// A request that is being answered, until it is dropped.
@@ -97,6 +116,7 @@ impl Requests {
             broken: AtomicBool::new(false),
             refused: OnceLock::new(),
             bodies: Mutex::default(),
+            given_up: AtomicUsize::new(0),
         }))
     }
 
@@ -173,15 +193,28 @@ impl Requests {
     /// Wakes the task when no request is being answered any more.
     pub(crate) fn wake_when_answered(&self, cx: &Context<'_>) {
         *lock(&self.0.waiting) = Some(cx.waker().clone());
-        self.0.is_waited_for.store(true, Ordering::Release);
+        // In one order with what the last request does at its end, or each could miss the other.
+        self.0.is_waited_for.store(true, Ordering::SeqCst);
         // It may have ended since it was looked at.
-        if !self.any() {
+        if self.0.in_flight.load(Ordering::SeqCst) == 0 {
             self.wake();
         }
     }
 
+    /// Waits until no request is being answered. For one task of a connection at a time.
+    pub(crate) async fn answered(&self) {
+        poll_fn(|cx| {
+            if self.any() {
+                self.wake_when_answered(cx);
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     fn wake(&self) {
-        if self.0.is_waited_for.load(Ordering::Acquire)
+        if self.0.is_waited_for.load(Ordering::SeqCst)
             && self.0.is_waited_for.swap(false, Ordering::AcqRel)
             && let Some(waker) = lock(&self.0.waiting).take()
         {
@@ -196,22 +229,51 @@ impl Requests {
 
     /// Since when nothing is being answered; `None`: something is.
     pub(crate) fn idle_since(&self) -> Option<Instant> {
-        (!self.any()).then(|| self.0.born + Duration::from_millis(self.0.ended.load(Ordering::Acquire)))
+        (!self.any()).then(|| self.last_ended())
     }
 
-    /// Whether a client takes nothing of a body, or too little, and holds what the body comes from. One that asked
-    /// for more may take as long as where it comes from, `source`, besides a pause: no longer, since it may have shut
-    /// its window after it asked.
-    pub(crate) fn stalled(&self, source: Duration) -> bool {
-        lock(&self.0.bodies).iter().any(|body| {
-            let body = lock(body);
-            let limit = if body.asked {
-                body.allowance.pause().saturating_add(source)
-            } else {
-                body.allowance.left()
-            };
-            body.late || body.last.elapsed() >= limit
-        })
+    /// Gives up each body of which the client takes nothing, or too little, and so holds what it comes from: its
+    /// stream ends. A client that asked for more may take as long as where it comes from, `source`, besides a pause: no
+    /// longer, since it may have shut its window after it asked.
+    ///
+    /// Tells whether the connection is to end, too: nothing else happens on it, or it has done that often.
+    pub(crate) fn give_up_stalled(&self, source: Duration) -> bool {
+        let in_flight = self.0.in_flight.load(Ordering::Acquire);
+        let mut stalled = 0;
+        let mut is_quiet = false;
+        for body in lock(&self.0.bodies).iter() {
+            let mut body = lock(body);
+            if !body.given_up && body.is_stalled(source) {
+                body.given_up = true;
+                stalled += 1;
+                is_quiet = self.last_ended().elapsed() >= body.allowance.pause();
+                self.0.given_up.fetch_add(1, Ordering::Release);
+                body.stream.wake_by_ref();
+            }
+        }
+        let has_others = stalled < in_flight || !is_quiet;
+        stalled > 0 && (!has_others || self.0.given_up.load(Ordering::Relaxed) > GIVEN_UP)
+    }
+
+    /// Whether a stream, by its task, has a body that was given up.
+    pub(crate) fn has_given_up(&self, stream: &Waker) -> bool {
+        self.0.given_up.load(Ordering::Acquire) > 0
+            && lock(&self.0.bodies).iter().any(|body| {
+                let body = lock(body);
+                body.given_up && body.stream.will_wake(stream)
+            })
+    }
+
+    /// The task of an HTTP/2 stream, asked from there; `None`: this is no HTTP/2.
+    pub(crate) async fn stream(&self) -> Option<Waker> {
+        if !self.0.has_windows.load(Ordering::Relaxed) {
+            return None;
+        }
+        Some(poll_fn(|cx| Poll::Ready(cx.waker().clone())).await)
+    }
+
+    fn last_ended(&self) -> Instant {
+        self.0.born + Duration::from_millis(self.0.ended.load(Ordering::Acquire))
     }
 }
 
@@ -245,17 +307,21 @@ impl InFlight {
         }
     }
 
-    /// Follows the response's body, which has to move at the least rate. Over HTTP/1 the socket shows it.
-    pub(crate) fn moving(&self, rate: LeastRate) -> Option<Moving> {
+    /// Follows the body of a response on an HTTP/2 `stream`, which has to move at the least rate. Over HTTP/1 the socket
+    /// shows it.
+    pub(crate) fn moving(&self, stream: Waker, rate: LeastRate) -> Moving {
         let requests = self.requests.clone();
-        if !requests.0.has_windows.load(Ordering::Relaxed) {
-            return None;
-        }
-        let movement =
-            Movement { last: Instant::now(), asked: false, late: false, allowance: Allowance::new(rate) };
+        let movement = Movement {
+            last: Instant::now(),
+            asked: false,
+            late: false,
+            allowance: Allowance::new(rate),
+            stream,
+            given_up: false,
+        };
         let movement = Arc::new(Mutex::new(movement));
         lock(&requests.0.bodies).push(Arc::clone(&movement));
-        Some(Moving { movement, requests })
+        Moving { movement, requests }
     }
 }
 
@@ -288,7 +354,7 @@ impl Drop for InFlight {
         }
         let ended = u64::try_from(state.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         state.ended.store(ended, Ordering::Release);
-        if state.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if state.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.requests.wake();
         }
     }
@@ -306,6 +372,43 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
     const RATE: LeastRate = LeastRate { pause: Duration::from_secs(60), bytes_per_second: 240 };
+
+    fn nobody() -> Waker {
+        Waker::noop().clone()
+    }
+
+    /// Whether there is a stalled body, where the source may pause for 20 seconds.
+    fn stalled(requests: &Requests) -> bool {
+        lock(&requests.0.bodies).iter().any(|body| lock(body).is_stalled(20 * SECOND))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a1_a_body_that_is_given_up_ends_its_stream_and_at_last_the_connection() {
+        let requests = Requests::new().with_windows();
+        let _other = requests.begin();
+        for number in 1..=GIVEN_UP + 1 {
+            let in_flight = requests.begin();
+            let _stuck = in_flight.moving(nobody(), RATE);
+            assert!(!requests.give_up_stalled(20 * SECOND) && !requests.has_given_up(&nobody()));
+            tokio::time::advance(60 * SECOND).await;
+            assert_eq!(requests.give_up_stalled(20 * SECOND), number > GIVEN_UP);
+            assert!(requests.has_given_up(&nobody()));
+            assert!(!requests.give_up_stalled(20 * SECOND), "once");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a1_a_connection_on_which_nothing_else_happens_ends_with_a_body_that_is_given_up() {
+        for since_another in [59, 60] {
+            let requests = Requests::new().with_windows();
+            let in_flight = requests.begin();
+            let _stuck = in_flight.moving(nobody(), RATE);
+            tokio::time::advance(SECOND).await;
+            drop(requests.begin());
+            tokio::time::advance(since_another * SECOND).await;
+            assert_eq!(requests.give_up_stalled(20 * SECOND), since_another == 60);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_idle_from_the_end_of_its_last_request() {
@@ -326,36 +429,36 @@ mod tests {
     async fn l1_a_body_that_does_not_move_is_stalled() {
         let requests = Requests::new().with_windows();
         let in_flight = requests.begin();
-        let [stuck, moving] = [in_flight.moving(RATE).unwrap(), in_flight.moving(RATE).unwrap()];
+        let [stuck, moving] = [in_flight.moving(nobody(), RATE), in_flight.moving(nobody(), RATE)];
         tokio::time::advance(59 * SECOND).await;
         moving.moved(1);
-        assert!(!requests.stalled(20 * SECOND));
+        assert!(!stalled(&requests));
         tokio::time::advance(SECOND).await;
-        assert!(requests.stalled(20 * SECOND));
+        assert!(stalled(&requests));
         drop(stuck);
-        assert!(!requests.stalled(20 * SECOND));
+        assert!(!stalled(&requests));
     }
 
     #[tokio::test(start_paused = true)]
     async fn l1_a_body_that_was_asked_for_more_may_wait_for_its_source_too() {
         let requests = Requests::new().with_windows();
-        let body = requests.begin().moving(RATE).unwrap();
+        let body = requests.begin().moving(nobody(), RATE);
         body.asked();
         tokio::time::advance(79 * SECOND).await;
-        assert!(!requests.stalled(20 * SECOND));
+        assert!(!stalled(&requests));
         tokio::time::advance(SECOND).await;
-        assert!(requests.stalled(20 * SECOND));
+        assert!(stalled(&requests));
         body.moved(1);
         tokio::time::advance(60 * SECOND).await;
-        assert!(requests.stalled(20 * SECOND));
+        assert!(stalled(&requests));
     }
 
     #[tokio::test(start_paused = true)]
     async fn l1_a_body_that_the_client_takes_slower_than_the_least_rate_is_stalled() {
         let requests = Requests::new().with_windows();
-        let body = requests.begin().moving(RATE).unwrap();
+        let body = requests.begin().moving(nobody(), RATE);
         let mut seconds = 0;
-        while seconds < 1000 && !requests.stalled(20 * SECOND) {
+        while seconds < 1000 && !stalled(&requests) {
             tokio::time::advance(SECOND).await;
             body.moved(120);
             seconds += 1;
@@ -366,12 +469,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn l1_what_the_source_is_slow_with_is_not_held_against_the_client() {
         let requests = Requests::new().with_windows();
-        let body = requests.begin().moving(RATE).unwrap();
+        let body = requests.begin().moving(nobody(), RATE);
         for _ in 0..600 {
             body.asked();
             tokio::time::advance(SECOND).await;
             body.moved(1);
-            assert!(!requests.stalled(20 * SECOND));
+            assert!(!stalled(&requests));
         }
     }
 

@@ -1,9 +1,11 @@
 //! The one accept loop: a permit first, then a connection; a back-off when the system has no more to give.
 
 use std::{
+    future::poll_fn,
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -15,7 +17,10 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot},
     time::Instant,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, PollSemaphore},
+    task::TaskTracker,
+};
 
 use crate::{budget::Budget, connection::Service};
 
@@ -66,6 +71,9 @@ fn no_ipv6(error: &io::Error) -> bool {
 /// Asks an accept loop whether it still turns: it answers from its midst.
 pub(crate) type Probe = mpsc::Sender<oneshot::Sender<()>>;
 
+/// A connection that may be served.
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
 /// What accepting takes.
 pub(crate) struct Accepting {
     /// Shared with whoever hands it to the next process.
@@ -87,13 +95,9 @@ impl Accepting {
     /// itself is broken.
     pub(crate) async fn run(mut self) -> io::Result<()> {
         let mut told: Option<Instant> = None;
+        let mut permits = self.permits.to_poll();
         loop {
-            // Permit first: a connection that cannot be served is better off in the kernel's queue.
-            let next = async {
-                // The semaphore is never closed.
-                let permit = self.permits.take().await.map_err(io::Error::other)?;
-                self.listener.accept().await.map(|accepted| (accepted, permit))
-            };
+            let next = poll_fn(|cx| poll_accept(&self.listener, &mut permits, cx));
             let accepted = tokio::select! {
                 () = self.closing.cancelled() => break,
                 Some(answer) = self.probes.recv() => {
@@ -104,7 +108,7 @@ impl Accepting {
                 accepted = next => accepted,
             };
             match accepted {
-                Ok(((stream, peer), permit)) => self.serve(stream, peer, permit, self.closing.clone()),
+                Ok((stream, peer, permit)) => self.serve(stream, peer, permit, self.closing.clone()),
                 Err(error) if is_exhausted(&error) => {
                     self.service.load().metrics.connections.exhausted.add();
                     if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
@@ -119,6 +123,8 @@ impl Accepting {
                 Err(error) => return Err(error),
             }
         }
+        // It may stand in line for one.
+        drop(permits);
         if !self.drain.is_cancelled() {
             self.serve_what_waits().await;
         }
@@ -148,6 +154,20 @@ impl Accepting {
             drop(permit);
         });
     }
+}
+
+/// The next connection, with a permit. The permit comes first: a connection that cannot be served is better off in the
+/// kernel's queue. And none is kept while nobody comes: it may be the last, and another port's connections wait for it.
+fn poll_accept(
+    listener: &TcpListener,
+    permits: &mut PollSemaphore,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Accepted>> {
+    let Some(permit) = ready!(permits.poll_acquire(cx)) else {
+        return Poll::Ready(Err(io::Error::other("the semaphore is never closed")));
+    };
+    let (stream, peer) = ready!(listener.poll_accept(cx))?;
+    Poll::Ready(Ok((stream, peer, permit)))
 }
 
 /// What passes when something else ends.

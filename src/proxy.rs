@@ -24,7 +24,6 @@ use http::{
 };
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio_util::task::TaskTracker;
 
 use self::{
     egress::Form,
@@ -58,8 +57,6 @@ pub(crate) struct Upstream {
     base: Box<str>,
     host: HostHeader,
     bounds: Bounds,
-    /// Tunnels outlive their request; this keeps them in sight.
-    tunnels: TaskTracker,
 }
 
 /// What one exchange may take.
@@ -99,14 +96,13 @@ impl Upstream {
         sender: Arc<Sender>,
         streams: Option<Streams>,
         bounds: Bounds,
-        tunnels: TaskTracker,
     ) -> Self {
         let FrontendUrl { origin: BackendUrl { scheme, authority }, base } = url;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let is_address = host.parse::<IpAddr>().is_ok() || host == "localhost";
         let host = if is_address { HostHeader::Client } else { HostHeader::Own };
         let own_host = headers::without_default_port(&scheme, &authority);
-        Self { sender, streams, scheme, authority, own_host, base, host, bounds, tunnels }
+        Self { sender, streams, scheme, authority, own_host, base, host, bounds }
     }
 
     /// Looks whether the origin can be reached, for the log: a start without a backend is no error.
@@ -190,7 +186,7 @@ impl Upstream {
             && let Some(upgrade) = upgrade
         {
             let counted = self.sender.health.metrics().tunnels.count();
-            return upgrade.tunnel(response, (lease, counted), &self.tunnels);
+            return upgrade.tunnel(response, (lease, counted));
         }
         self.respond((response, lease), None, asked)
     }

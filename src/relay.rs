@@ -36,7 +36,7 @@ pub(crate) struct Relay {
     prepared: Prepared,
     ports: Ports,
     surroundings: Surroundings,
-    /// Connections, and the tunnels that outlive their request.
+    /// Client connections, those that became tunnels among them.
     connections: TaskTracker,
     drain: Drain,
     metrics: Arc<Metrics>,
@@ -121,7 +121,6 @@ impl Relay {
             if surroundings.handover.is_some() { Predecessor::Running } else { Predecessor::None };
         let present = Present {
             ports: &ports,
-            connections: &connections,
             drain: &drain,
             metrics: &metrics,
             clients: &clients,

@@ -10,7 +10,6 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use tokio_util::task::TaskTracker;
 
 use self::origins::{Maker, Origins};
 use crate::{
@@ -87,14 +86,8 @@ pub(crate) enum SiteError {
 }
 
 impl Site {
-    /// Builds a site whose tunnels are tracked and whose streams end with `drain`; must run inside the runtime,
-    /// which the pools sweep themselves on. What did not change since `before` goes on from it.
-    pub(crate) fn build(
-        plan: Plan,
-        tunnels: &TaskTracker,
-        drain: &Drain,
-        before: Option<&Self>,
-    ) -> Result<Self, SiteError> {
+    /// Builds a site whose streams end with `drain`; must run inside the runtime, which the pools sweep themselves on. What did not change since `before` goes on from it.
+    pub(crate) fn build(plan: Plan, drain: &Drain, before: Option<&Self>) -> Result<Self, SiteError> {
         let Plan { uri_prefix, rules, backend, upstream_proxy, frontend, trust, hsts, access, .. } = plan;
         let timeouts = backend.timeouts;
         let bounds = Bounds {
@@ -116,7 +109,7 @@ impl Site {
             }
             config::Frontend::Forward(url) => {
                 let sender = origins.elsewhere(url.origin.clone())?;
-                Frontend::Elsewhere(Upstream::new(url, sender, None, bounds, tunnels.clone()))
+                Frontend::Elsewhere(Upstream::new(url, sender, None, bounds))
             }
             config::Frontend::Disabled => Frontend::Disabled,
         };
@@ -131,7 +124,6 @@ impl Site {
                 to_backend,
                 origins.streams(drain),
                 bounds,
-                tunnels.clone(),
             ),
             frontend,
             pages: ErrorPages::new(uri_prefix.clone(), pages),

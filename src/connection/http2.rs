@@ -1,19 +1,44 @@
 //! The limits of an HTTP/2 connection that are h2's to keep, each of them on purpose. frames.rs and room.rs keep the others.
 
-use std::time::Duration;
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
-use hyper::server::conn::http2::Builder;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::{rt::Executor, server::conn::http2::Builder};
+use hyper_util::rt::TokioTimer;
 
 use super::frames::RESETS_AT_ONCE;
+use crate::in_flight::Requests;
 
 /// Streams that one HTTP/2 connection may have open: fewer than there are connections to a backend, so that one
 /// client cannot take them all.
 const MAX_STREAMS: u32 = 64;
 
-/// For connections whose request heads may have `head_size` bytes.
-pub(super) fn builder(head_size: usize) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+/// Runs the streams of a connection.
+///
+/// SECURITY: hyper does not poll a body that HTTP/2 flow control holds back, so the body's own deadline sleeps while it
+/// keeps a connection to the backend (attacks.md A1, zero window). A stream whose body is given up is dropped with all
+/// that it has, and h2 resets it.
+#[derive(Clone)]
+pub(super) struct Streams(Requests);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let requests = self.0.clone();
+        tokio::spawn(async move {
+            let mut stream = pin!(stream);
+            poll_fn(|cx| {
+                if requests.has_given_up(cx.waker()) {
+                    return Poll::Ready(());
+                }
+                stream.as_mut().poll(cx)
+            })
+            .await;
+        });
+    }
+}
+
+/// For the connection of these requests, whose heads may have `head_size` bytes.
+pub(super) fn builder(head_size: usize, requests: Requests) -> Builder<Streams> {
+    let mut builder = Builder::new(Streams(requests));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
 /// What a connection holds at the most, in KiB. A client may leave as many streams unread as pieces fit before the
-/// others wait for it; it has `idle_body` to read on, or the connection ends.
+/// others wait for it; it has `idle_body` to read on, or they end.
 const ROOM: usize = 512;
 /// The largest piece that a body comes in, in KiB: what is read of a file, or of the backend, at once.
 const PIECE: u32 = 64;

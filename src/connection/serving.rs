@@ -7,11 +7,11 @@ use hyper::{
     server::conn::{http1, http2},
     service::HttpService,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{io::ClientIo, room::InRoom};
-use crate::{access::Logged, body::Body, in_flight::Requests};
+use super::{frames::FAREWELL, http2::Streams, io::ClientIo, room::InRoom};
+use crate::{access::Logged, body::Body, error::BodyError, in_flight::Requests};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -53,7 +53,7 @@ where
     }
 }
 
-impl<S, H> Serving for http2::Connection<TokioIo<ClientIo<S>>, H, TokioExecutor>
+impl<S, H> Serving for http2::Connection<TokioIo<ClientIo<S>>, H, Streams>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     H: HttpService<Incoming, ResBody = InRoom<Logged>>,
@@ -84,4 +84,24 @@ pub(super) async fn last_request<S: Serving>(
         Poll::Pending => Poll::Pending,
     });
     tokio::time::timeout(LAST_REQUEST, next).await.ok().flatten()
+}
+
+/// Ends the connection of a client that takes nothing: it is told, and what it holds goes at once.
+pub(super) async fn leave(mut serving: Pin<&mut impl Serving>) {
+    tracing::debug!("connection ended: the client takes nothing");
+    serving.as_mut().finish();
+    if let Ok(ended) = tokio::time::timeout(FAREWELL, serving).await {
+        log_end(ended);
+    }
+}
+
+/// The handler answers every error that a request can have; what is left is the connection's own end, and
+/// that is the client's business.
+pub(super) fn log_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        let of_body = std::error::Error::source(&error).is_some_and(|source| source.is::<BodyError>());
+        if !of_body {
+            tracing::debug!(error = %crate::error::Chain(&error), "connection ended");
+        }
+    }
 }

@@ -10,7 +10,6 @@ use hyper::{
     upgrade::{OnUpgrade, Upgraded},
 };
 use hyper_util::rt::TokioIo;
-use tokio_util::task::TaskTracker;
 
 use super::pool::Lease;
 use crate::{body::Body, error::RequestError, in_flight::InFlight, metrics::Counted, rules::ProxyPolicy};
@@ -55,7 +54,6 @@ impl Wish {
         self,
         mut response: Response<Incoming>,
         held: (Lease, Counted),
-        tunnels: &TaskTracker,
     ) -> Result<Response<Body>, RequestError> {
         let is_websocket =
             response.headers().get(UPGRADE).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"websocket"));
@@ -70,7 +68,8 @@ impl Wish {
         // Before the 101 goes out: the client sends nothing of the tunnel until it has come.
         let in_flight = self.in_flight.into_tunnel();
         held.0.close_plainly();
-        tunnels.spawn(async move {
+        // The client's connection waits for it, and the relay's end for that.
+        tokio::spawn(async move {
             let joined = join(self.client, backend).await;
             drop((held, in_flight));
             if let Err(error) = joined {

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderValue;
-use tokio_util::task::TaskTracker;
 
 use super::{StartError, edge::Edge};
 use crate::{
@@ -65,7 +64,6 @@ pub(super) struct Serving {
 /// What the relay has already.
 pub(super) struct Present<'a> {
     pub(super) ports: &'a Ports,
-    pub(super) connections: &'a TaskTracker,
     pub(super) drain: &'a Drain,
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) clients: &'a Clients,
@@ -171,8 +169,7 @@ impl Prepared {
             requests_per_second: limits.requests_per_second,
             metrics: Arc::clone(present.metrics),
         };
-        let site =
-            Site::build(plan, present.connections, present.drain, present.site).map_err(StartError::Site)?;
+        let site = Site::build(plan, present.drain, present.site).map_err(StartError::Site)?;
         let (connections, drain_for) = (limits.connections, limits.drain);
         Ok(Self { site, ports, serving, tls, names, url, connections, drain_for, log, control, served })
     }

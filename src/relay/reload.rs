@@ -43,7 +43,6 @@ impl Running {
         let site = self.sites.current();
         let present = Present {
             ports: &self.ports,
-            connections: &self.connections,
             drain: &self.drain,
             metrics: &self.metrics,
             clients: &self.clients,

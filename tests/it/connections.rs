@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::harness::{
     Backend, Client, Frames, Raw, Relay, Reply, Version,
-    frames::{DATA, GOAWAY, INITIAL_WINDOW_SIZE, WINDOW},
+    frames::{DATA, GOAWAY, INITIAL_WINDOW_SIZE, RST_STREAM, WINDOW},
     on_h1_and_h2, raw,
     relay::RelayBuilder,
     within,
@@ -92,6 +92,47 @@ async fn a1_a_client_whose_windows_stay_shut_does_not_keep_the_backend_from_othe
     let ((), answer) = tokio::join!(greedy.until_closed(), others.get("/x"));
     assert_eq!(answer.text(), "ok");
     assert!(began.elapsed() < 6 * SECOND, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a1_a_response_that_is_left_unread_is_given_up_and_what_else_the_connection_carries_goes_on() {
+    let backend = Backend::builder().on("/large", |_| Reply::zeros(LARGE)).start().await;
+    let relay = Relay::builder()
+        .self_signed()
+        .backend(backend.address())
+        .toml("[backend]\nmax_connections = 2\nqueue_for = \"10s\"\n[limits]\nidle_body = \"1s\"")
+        .start()
+        .await;
+    // Enough for small responses, and for the beginning of large ones.
+    let mut frames = Frames::open(&relay, &[(INITIAL_WINDOW_SIZE, 1000)]).await;
+    frames.get(1, "/large").await;
+    let mut given_up = false;
+    for number in 1..=30 {
+        let stream = 2 * number + 1;
+        frames.get(stream, "/x").await;
+        within("the small response", async {
+            loop {
+                let frame = frames.next().await.expect("the connection goes on");
+                assert_ne!(frame.kind, GOAWAY);
+                given_up |= (frame.kind, frame.stream) == (RST_STREAM, 1);
+                if frame.stream == stream && frame.ends() {
+                    return;
+                }
+            }
+        })
+        .await;
+        sleep(SECOND / 10).await;
+    }
+    assert!(given_up, "its stream is not reset");
+    let line = relay.access("/large").await;
+    assert!(line.contains("end=aborted"), "{line}");
+    // And nothing of it is kept from the others.
+    within("its connection to be closed", async {
+        while backend.open() > 1 {
+            sleep(SECOND / 100).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -82,6 +82,56 @@ async fn a_connection_has_its_place_for_as_long_as_it_lasts() {
 }
 
 #[tokio::test]
+async fn a_tunnel_has_a_place_among_its_clients_connections_until_it_ends() {
+    let backend = Backend::builder().on("/ws", |_| Reply::tunnel("websocket")).start().await;
+    let relay = Relay::builder()
+        .self_signed()
+        .backend(backend.address())
+        .toml("[limits]\nconnections_per_client = 2")
+        .start()
+        .await;
+    let mut tunnels = vec![tunnel(&relay).await, tunnel(&relay).await];
+    assert!(is_closed(FIRST, relay.https()).await);
+    // They are counted as what they are, once.
+    let clients = relay.status_json().await["clients"].clone();
+    assert_eq!((&clients["tunnel"], &clients["http1"]), (&2.into(), &0.into()));
+    // The backend still has them, and each ends as it did.
+    for tunnel in &mut tunnels {
+        tunnel.send("still here").await;
+        assert_eq!(tunnel.read(10).await, b"still here");
+    }
+    tunnels.pop();
+    let_in(&relay).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_is_one_of_all_connections_until_it_ends() {
+    let backend = Backend::builder().on("/ws", |_| Reply::tunnel("websocket")).start().await;
+    let relay = Relay::builder()
+        .self_signed()
+        .backend(backend.address())
+        .toml("[limits]\nconnections = 2")
+        .start()
+        .await;
+    let tunnels = [tunnel(&relay).await, tunnel(&relay).await];
+    let config = relay.tls_client(&["http/1.1"]);
+    let mut third = std::pin::pin!(handshake(relay.https(), config, "localhost"));
+    let waiting = tokio::time::timeout(Duration::from_millis(500), &mut third).await;
+    assert!(waiting.is_err(), "a third was let in");
+    drop(tunnels);
+    within("room for a third", third).await.unwrap();
+}
+
+/// A connection that has become a WebSocket.
+async fn tunnel(relay: &Relay) -> Raw {
+    let mut raw = let_in(relay).await;
+    raw.send("GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
+    assert_eq!(raw.read_response().await.status(), 101);
+    raw
+}
+
+#[tokio::test]
 async fn it_is_the_client_that_a_trusted_proxy_names_whose_connections_count() {
     let backend = Backend::start().await;
     let relay = Relay::builder()

@@ -4,14 +4,15 @@ use std::{
     fs,
     net::TcpListener,
     sync::atomic::{AtomicU16, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::net::TcpStream;
 
 use crate::harness::{
-    Backend, Client, Relay, Reply, Version,
+    Backend, Client, Frames, Relay, Reply, Version,
     client::next_chunk,
+    frames::{HEADERS, INITIAL_WINDOW_SIZE},
     load::{Amount, Load, ticking},
     on_h1_and_h2,
     pki::{self, Pki},
@@ -182,6 +183,26 @@ async fn ports_are_added_and_removed_and_the_others_are_not_touched() {
     assert_eq!(next_chunk(&mut body).await.unwrap(), "data: 1\n\n");
     let moved = Client::https_at(&relay, Version::Http2, ([127, 0, 0, 1], other).into());
     assert_eq!(moved.get("/x").await.status, 200);
+}
+
+#[tokio::test]
+async fn a1_a_client_whose_windows_stay_shut_is_made_to_leave_a_port_that_was_closed_too() {
+    let backend = Backend::builder().on("/large", |_| Reply::zeros(100_000)).start().await;
+    let relay = Relay::builder()
+        .self_signed()
+        .backend(backend.address())
+        .toml("[limits]\nidle_body = \"1s\"")
+        .start()
+        .await;
+    let mut greedy = Frames::open(&relay, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+    greedy.get(1, "/large").await;
+    within("the response to begin", async { while greedy.next().await.unwrap().kind != HEADERS {} }).await;
+    relay.set_config(&relay.config().replace("\nport = 0\n", &format!("\nport = {}\n", free_port())));
+    relay.reload("reloaded").await;
+    relay.log_with(&["no longer listening"]).await;
+    let asked = Instant::now();
+    greedy.until_closed().await;
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
 }
 
 #[tokio::test]

@@ -237,7 +237,7 @@ async fn k4_a_tunnel_is_closed_at_the_limit() {
     let asked = Instant::now();
     relay.signal(Signal::TERM);
     // It stands until then.
-    relay.log_with(&["ending when what is open has ended"]).await;
+    relay.log_with(&["ending when what is open has ended", "open=1 "]).await;
     tunnel.send("still here").await;
     assert_eq!(tunnel.read(10).await, b"still here");
     assert_eq!(relay.end().await.code(), Some(0));

@@ -151,3 +151,26 @@ async fn connections_beyond_the_limit_wait_for_room() {
         assert_eq!(Client::http(relay.http()).get("/x").await.text(), "ok");
     }
 }
+
+#[tokio::test]
+async fn one_connection_at_a_time_is_enough_for_all_ports() {
+    let relay = Relay::builder()
+        .self_signed()
+        .toml("[server]\nhttp_port = \"auto\"\n[limits]\nconnections = 1")
+        .start()
+        .await;
+    let redirected = async || {
+        let mut raw = Raw::plain(relay.redirect()).await;
+        raw.send("GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+        raw.read_head().await
+    };
+    for _ in 0..5 {
+        let open = Raw::tls(&relay).await;
+        // One is one, and whoever waits at the other port has his turn.
+        let waiting = redirected();
+        tokio::pin!(waiting);
+        assert!(tokio::time::timeout(Duration::from_millis(200), &mut waiting).await.is_err());
+        drop(open);
+        assert!(waiting.await.starts_with("HTTP/1.1 30"));
+    }
+}
