@@ -50,8 +50,11 @@ Answers:
   --acme-proxy URL        the same on the way to Let's Encrypt; upstream for the one above
   --frontend DIR|URL|off  what answers outside the API
   --updates WHEN          off, hourly, daily, weekly, monthly, or a calendar expression of systemd's
+                                                                          [weekly; off with local files]
   --update-time HH:MM     for daily, weekly and monthly                   [04:00]
   --take-over yes|no      stop and replace an older relay or nginx        [yes]
+Other users see a command line while it runs: --prefix, --upstream-proxy and --acme-proxy can also come from
+PARLEY_RELAY_URI_PREFIX, PARLEY_RELAY_UPSTREAM_PROXY and PARLEY_RELAY_ACME_PROXY in the environment.
 
 Options:
   --yes                   ask nothing
@@ -59,6 +62,8 @@ Options:
   --mirror URL            where to download from, as MIRROR_BASE_URL      [the project's releases]
   --public-key FILE       minisign key to check SHA256SUMS with           [/etc/parley-relay/update.pub]
   --unverified            take a program that SHA256SUMS does not name
+  --any-version           take a release that is older than what is installed
+  --plain-http            trust an http:// mirror without a signature
   --wait SECONDS          for the relay to answer, before all is undone   [30]
   --purge                 with uninstall: remove config and certificates too
   --help
@@ -82,7 +87,7 @@ no_room() { die 'temporary files cannot be written' 'is the disk full?'; }
 
 declare -A answer=() given=()
 domains=()
-action='' assume_yes='' purge='' unverified='' files='' public_key='' wait_for=30
+action='' assume_yes='' purge='' unverified='' any_version='' plain_http='' files='' public_key='' wait_for=30
 sova=/opt/parley-chat/config.toml
 
 read_flags() {
@@ -96,6 +101,8 @@ read_flags() {
       --yes | -y) assume_yes=1 ;;
       --purge) purge=1 ;;
       --unverified) unverified=1 ;;
+      --any-version) any_version=1 ;;
+      --plain-http) plain_http=1 ;;
       --domain | --prefix | --backend | --sova | --directory | --port | --http-port | --certificate | --cert | --key | \
         --email | --dns-hook | --upstream-proxy | --acme-proxy | --frontend | --updates | --update-time | \
         --take-over | --files | --mirror | --public-key | --wait)
@@ -112,6 +119,18 @@ read_flags() {
       *) usage_error "unknown option $1" ;;
     esac
     shift
+  done
+}
+
+# What is secret can come from the environment too, by the names that `parley-relay init` has for it.
+read_secrets() {
+  local key name
+  for key in prefix:URI_PREFIX upstream-proxy:UPSTREAM_PROXY acme-proxy:ACME_PROXY; do
+    name=PARLEY_RELAY_${key#*:}
+    key=${key%%:*}
+    if [ -n "${!name+set}" ] && [ -z "${given[$key]+given}" ]; then given[$key]=${!name}; fi
+    # Only what write_config exports is for `init`.
+    unset "$name"
   done
 }
 
@@ -436,21 +455,75 @@ finish() {
 
 # --- The program -----------------------------------------------------------------------------------------------------
 
+# Where the mirror may send us on to; set by check_mirror.
+redirects='=https'
+
+# SECURITY: what comes over plain HTTP runs as root here. A signature makes up for it; checksums from the same place
+# do not.
+check_mirror() {
+  case ${mirror,,} in
+    https://?*) return 0 ;;
+    http://?*) ;;
+    *) die "the mirror is no URL that begins with https://: $mirror" '--files DIR takes files that are here' ;;
+  esac
+  if [ -n "$plain_http" ] || [ -f "${public_key:-$ETC/update.pub}" ]; then
+    redirects='=http,https'
+  elif ! is_loopback "$mirror"; then
+    die "the mirror is reached without TLS, and what comes from it would run as root: $mirror" \
+      'use https://, or a signature and its key (--public-key), or trust it: --plain-http'
+  fi
+}
+
+# is_loopback URL : whether it leads to this machine.
+is_loopback() {
+  local authority=${1#*://}
+  authority=${authority%%[/?#]*}
+  [[ $authority =~ ^(127(\.[0-9]+){3}|localhost|\[::1\])(:[0-9]*)?$ ]]
+}
+
 # fetch NAME : downloads a release file into $work, and shows how far it is.
 fetch() {
   local url=$mirror/$1 into=$work/$1 progress=()
   if command -v curl >/dev/null; then
     progress=(--silent --show-error)
     if [ -t 2 ]; then progress=(--progress-bar); fi
-    curl "${progress[@]}" --fail --location --retry 2 --connect-timeout 20 --output "$into" "$url"
+    curl "${progress[@]}" --fail --location --proto '=http,https' --proto-redir "$redirects" --retry 2 \
+      --connect-timeout 20 --output "$into" "$url"
   elif command -v wget >/dev/null; then
     progress=(-nv)
     if [ -t 2 ] && wget --help 2>&1 | grep -q show-progress; then progress=(-q --show-progress); fi
-    wget "${progress[@]}" --tries=3 --timeout=20 -O "$into" "$url"
+    wget_redirected "$url" "$into" "${progress[@]}"
   else
     die 'neither curl nor wget is there to download with' \
       'install one of them, or put the release files beside this script'
   fi
+}
+
+# wget_redirected URL FILE OPTION… : wget itself would follow from https:// to http://.
+wget_redirected() {
+  local url=$1 into=$2 log=$work/wget.log hop next authority
+  shift 2
+  for ((hop = 0; hop < 10; hop++)); do
+    if wget "$@" --server-response --max-redirect=0 --tries=3 --timeout=20 -o "$log" -O "$into" "$url"; then
+      return 0
+    fi
+    next=$(sed -n 's/^ *[Ll]ocation: *\([^ ]*\).*/\1/p' "$log" | tail -n 1)
+    case ${next,,} in
+      https://*) url=$next ;;
+      http://*)
+        url=$next
+        [ "$redirects" != '=https' ] || break
+        ;;
+      /*)
+        authority=${url#*://}
+        url=${url%%://*}://${authority%%/*}$next
+        ;;
+      *) break ;;
+    esac
+  done
+  tail -n 3 "$log" >&2
+  [ -z "$next" ] || printf 'not followed: %s\n' "$next" >&2
+  return 1
 }
 
 sha256() {
@@ -469,7 +542,10 @@ get_program() {
   local name source=''
   name=relay-linux-$(architecture)
   work=$(mktemp -d) || no_room
-  if [ -z "$files" ]; then files=$(script_directory); fi
+  if [ -z "$files" ]; then
+    files=$(script_directory)
+    if [ -n "$files" ] && [ -f "$files/$name" ]; then trust_files "$name"; fi
+  fi
   if [ -n "$files" ] && [ -f "$files/$name" ]; then
     say "Using $files/$name"
     source=$files/$name
@@ -487,19 +563,40 @@ get_program() {
     downloaded=1
   fi
   check_signature
-  check_sum "$name" "$source"
   make_directory "$(dirname "$BINARY")"
   new=$(staged "$BINARY")
-  if ! { cp "$source" "$new" && chmod 755 "$new"; }; then
-    die "the program cannot be written to $(dirname "$BINARY")" 'is the disk full?'
-  fi
+  # SECURITY: the copy is checked, which nobody else can write, and not what it was copied from.
+  install -m 600 "$source" "$new" || die "the program cannot be written to $(dirname "$BINARY")" 'is the disk full?'
+  check_sum "$name" "$new"
+  chmod 755 "$new" || die "$new cannot be made a program"
   version=$("$new" --version 2>&1) || die "the program does not run here: $version"
+  refuse_older
 }
 
 # Where this script lies; nowhere, when it came through a pipe.
 script_directory() {
   local script=${BASH_SOURCE[0]:-}
   if [ -f "$script" ]; then (cd "$(dirname "$script")" && pwd); fi
+}
+
+# trust_files NAME : SECURITY: what lies beside this script is run as root. Nobody but root, or who ran sudo, may have
+# put it there: in /tmp anybody could.
+trust_files() {
+  local file owner group mode
+  for file in "$files" "$files/$1" "$files/SHA256SUMS" "$files/SHA256SUMS.minisig"; do
+    [ -e "$file" ] || continue
+    read -r owner group mode <<<"$(stat -L -c '%u %g %a' "$file")"
+    case $owner in
+      0 | "${SUDO_UID:-0}") ;;
+      *) die "$file belongs to another user: it is not used" "--files $files uses it all the same" ;;
+    esac
+    # A group of root's, or of the user's alone, is no other.
+    case $group in
+      0 | "${SUDO_GID:-0}") mode=$((0$mode & 002)) ;;
+      *) mode=$((0$mode & 022)) ;;
+    esac
+    [ "$mode" = 0 ] || die "others may write to $file: it is not used" "--files $files uses it all the same"
+  done
 }
 
 check_sum() {
@@ -524,15 +621,29 @@ check_signature() {
     [ -z "$public_key" ] || die "there is no key $public_key"
     return 0
   fi
-  command -v minisign >/dev/null || {
-    [ -z "$public_key" ] || die 'minisign is not there to check the signature with'
-    warn "minisign is not there: the signature is not checked"
-    return 0
-  }
+  # SECURITY: whoever put a key there wants nothing that is not signed.
+  command -v minisign >/dev/null ||
+    die 'minisign is not there to check the signature with: install it, or remove the key' "the key: $key"
   [ -f "$work/SHA256SUMS.minisig" ] || die 'SHA256SUMS has no signature (SHA256SUMS.minisig)' 'nothing has been changed'
   minisign -V -q -m "$work/SHA256SUMS" -p "$key" || die 'the signature of SHA256SUMS is wrong' 'nothing has been changed'
   note "the signature is right"
 }
+
+# SECURITY: an old release is as well signed as a new one; its holes are known. `parley-relay update` does the same.
+refuse_older() {
+  local installed offered newest
+  [ -z "$any_version" ] && is_installed || return 0
+  installed=$("$BINARY" --version 2>/dev/null | version_number) || return 0
+  [ -n "$installed" ] || return 0
+  offered=$(version_number <<<"$version")
+  newest=$(printf '%s\n' "$installed" "$offered" | LC_ALL=C sort -V | tail -n 1)
+  [ "$installed" = "$offered" ] || [ "$newest" = "$offered" ] ||
+    die "the release is older than what is installed: $version" "installed is $installed" \
+      '--any-version takes it all the same; nothing has been changed'
+}
+
+# The version in what --version says, as sort(1) puts it in order: a pre-release before its release.
+version_number() { sed -n '1s/^[^ ]* \([0-9][^ +]*\).*/\1/p' | sed 's/-/~/'; }
 
 # has COMMAND : whether the new program knows it.
 has() { "$new" "$1" --help >/dev/null 2>&1; }
@@ -765,7 +876,8 @@ make_directories() {
   esac
 }
 
-# A certificate that only root can read is copied to where the service can.
+# A certificate that only root can read is copied to where the service can; $copied is how to do it again.
+copied=()
 make_certificate_readable() {
   local file name
   [ "${answer[certificate]}" = files ] || return 0
@@ -777,6 +889,7 @@ make_certificate_readable() {
     cp "$file" "$(staged "$ETC/tls/$name.pem")" || die "$ETC/tls/$name.pem cannot be written"
     place "$ETC/tls/$name.pem" 640 "$ACCOUNT"
     note "$file is root's alone: the relay gets a copy, $ETC/tls/$name.pem"
+    copied+=("install -m 640 -g $ACCOUNT $(printf %q "$file") $ETC/tls/$name.pem")
     answer[$name]=$ETC/tls/$name.pem
   done
 }
@@ -786,7 +899,7 @@ as_account() { runuser -u "$ACCOUNT" -- "$@"; }
 # Has the new program write the config. One that is there is told only what is to be other than it is, so that it
 # stays as it was written.
 write_config() {
-  local arguments=() name mode='' proxy=off
+  local arguments=() secrets=() name mode='' proxy=off
   if [ -n "$base_config" ]; then
     arguments+=(--from "$base_config")
     mode=$(present_mode)
@@ -797,12 +910,18 @@ write_config() {
   if [ "${domains[*]}" != "$(present tls domains)" ]; then
     for name in "${domains[@]}"; do arguments+=(--domain "$name"); done
   fi
-  differ uri-prefix "${answer[prefix]}" "$(present '' uri_prefix)"
+  # SECURITY: everybody can read a command line; a process's environment is its owner's alone.
+  if [ -z "$base_config" ] || [ "${answer[prefix]}" != "$(present '' uri_prefix)" ]; then
+    secrets+=("PARLEY_RELAY_URI_PREFIX=${answer[prefix]}")
+  fi
   differ backend "${answer[backend]}" "$(present backend url)"
   differ frontend "${answer[frontend]}" "$(present_frontend)"
-  differ upstream-proxy "${answer[upstream-proxy]}" "$proxy"
+  if [ "${answer[upstream-proxy]}" != "$proxy" ]; then
+    secrets+=("PARLEY_RELAY_UPSTREAM_PROXY=${answer[upstream-proxy]}")
+  fi
   # What was not asked for stays as it is.
-  for name in email acme-proxy dns-hook; do
+  if [ -n "${answer[acme-proxy]:-}" ]; then secrets+=("PARLEY_RELAY_ACME_PROXY=${answer[acme-proxy]}"); fi
+  for name in email dns-hook; do
     if [ -n "${answer[$name]:-}" ]; then arguments+=("--$name" "${answer[$name]}"); fi
   done
   if [ -n "${answer[http_port]}" ]; then differ http-port "${answer[http_port]}" "$(current http_port)"; fi
@@ -820,8 +939,10 @@ write_config() {
     *) differ certificate "${answer[certificate]}" "$mode" ;;
   esac
   rm -f "$(staged "$CONFIG")"
-  "$new" init "$(staged "$CONFIG")" "${arguments[@]}" >/dev/null ||
-    die 'with these answers there is no valid config' 'nothing has been changed'
+  (
+    for name in "${secrets[@]}"; do export "${name?}"; done
+    exec "$new" init "$(staged "$CONFIG")" "${arguments[@]}" >/dev/null
+  ) || die 'with these answers there is no valid config' 'nothing has been changed'
   place "$CONFIG" 640 "$ACCOUNT"
 }
 
@@ -862,7 +983,10 @@ write_units() {
     die "$schedule cannot be written"
   place "$schedule" 644 root
   if [ "$mirror" != "$RELEASES" ]; then
-    printf 'MIRROR_BASE_URL=%s\n' "$mirror" >"$(staged "$ETC/update.env")" || die "$ETC/update.env cannot be written"
+    {
+      printf 'MIRROR_BASE_URL=%s\n' "$mirror"
+      if [ -n "$plain_http" ]; then say 'UPDATE_FLAGS=--plain-http'; fi
+    } >"$(staged "$ETC/update.env")" || die "$ETC/update.env cannot be written"
     place "$ETC/update.env" 644 root
   fi
 }
@@ -1222,9 +1346,18 @@ tell_where() {
     auto) if is_local "${domains[0]}"; then tell_authority; fi ;;
     dns) [ -n "${answer[dns-hook]:-}" ] || note 'A certificate that was ordered by hand has to be ordered again before it expires.' ;;
   esac
+  if [ "${#copied[@]}" -gt 0 ]; then tell_renewal; fi
   if [ "${answer[certificate]}" = files ] && command -v openssl >/dev/null; then
     note "certificate: $(openssl x509 -in "${answer[cert]}" -noout -fingerprint -sha256 2>/dev/null)"
   fi
+}
+
+# What was copied once is not copied again by itself.
+tell_renewal() {
+  local line=''
+  printf -v line '%s && ' "${copied[@]}"
+  note "The copies of the certificate's files stay as they are when yours are renewed. Have what renews them run:"
+  note "  ${line}systemctl reload ${SERVICE%.service}"
 }
 
 # The service sees no home directories, and reads what its account may read.
@@ -1276,6 +1409,7 @@ menu() {
 
 main() {
   read_flags "$@"
+  read_secrets
   [ "$(id -u)" = 0 ] || die 'run this as root: sudo bash install.sh'
   command -v systemctl >/dev/null || die 'this installs a systemd service, and there is no systemd here' \
     'the program runs without: parley-relay --help'
@@ -1286,6 +1420,7 @@ main() {
   if [ -z "$action" ]; then
     if [ -n "$assume_yes" ]; then action=install; else menu; fi
   fi
+  [ "$action" = uninstall ] || check_mirror
   trap finish EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT

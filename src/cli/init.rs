@@ -10,13 +10,13 @@ use std::{
     process::ExitCode,
 };
 
-use super::{EXIT_CONFIG, EXIT_INTERNAL, answer};
+use super::{EXIT_CONFIG, EXIT_INTERNAL, EXIT_USAGE, answer};
 use crate::config::{self, ConfigError, Environment, Flags, Loaded, Warning};
 use draft::Draft;
 
 /// What `init` is to write, and where.
 #[derive(clap::Args, Clone)]
-#[command(arg_required_else_help = true)]
+#[command(after_help = ENVIRONMENT)]
 pub(crate) struct InitArgs {
     /// The config file to write [default: standard output]
     #[arg(value_name = "FILE")]
@@ -54,6 +54,12 @@ pub(crate) struct InitArgs {
     flags: Flags,
 }
 
+const ENVIRONMENT: &str = "\
+Environment, for what other users could read on a command line; a flag wins:
+  PARLEY_RELAY_URI_PREFIX      as --uri-prefix
+  PARLEY_RELAY_UPSTREAM_PROXY  as --upstream-proxy
+  PARLEY_RELAY_ACME_PROXY      as --acme-proxy";
+
 /// `--certificate`.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum CertificateChoice {
@@ -77,6 +83,10 @@ enum InitError {
     Exists(PathBuf),
     /// Not for TOML, which is UTF-8.
     NotUtf8(PathBuf),
+    /// Nor is this variable's value.
+    Variable(&'static str),
+    /// The backend's config is there, with a prefix that nobody else says.
+    Sova(PathBuf, io::Error),
     Read(PathBuf, io::Error),
     /// What the config loader has read, and the editor cannot.
     Edit(toml_edit::TomlError),
@@ -87,15 +97,40 @@ enum InitError {
 struct Made {
     text: String,
     warnings: Vec<Warning>,
+    /// Nobody said which secret prefix there is, if any.
+    without_prefix: bool,
+}
+
+impl InitArgs {
+    /// Takes what no flag says from the environment, which only the user's own processes can read.
+    fn take_secrets(&mut self) -> Result<(), InitError> {
+        for (setting, name) in [
+            (&mut self.flags.uri_prefix, "PARLEY_RELAY_URI_PREFIX"),
+            (&mut self.flags.upstream_proxy, "PARLEY_RELAY_UPSTREAM_PROXY"),
+            (&mut self.acme_proxy, "PARLEY_RELAY_ACME_PROXY"),
+        ] {
+            if let (None, Some(value)) = (&setting, std::env::var_os(name)) {
+                *setting = Some(value.into_string().map_err(|_| InitError::Variable(name))?);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Writes the file, or prints it.
-pub(crate) fn run(arguments: InitArgs) -> ExitCode {
+pub(crate) fn run(mut arguments: InitArgs) -> ExitCode {
     let environment = Environment::of_process();
-    let made = match make(&arguments, &environment) {
+    let made = match arguments.take_secrets().and_then(|()| make(&arguments, &environment)) {
         Ok(made) => made,
         Err(error) => return refuse(error),
     };
+    if made.without_prefix {
+        let why = match &arguments.flags.backend {
+            Some(_) => "with --backend no Sova config is asked".to_owned(),
+            None => format!("no Sova config at {}", environment.sova.display()),
+        };
+        eprintln!("{why}: the secret prefix is empty; --uri-prefix gives one");
+    }
     let Some(file) = &arguments.file else {
         return finish(&made.warnings, &made.text);
     };
@@ -120,10 +155,15 @@ fn refuse(error: InitError) -> ExitCode {
             eprintln!("error: {error}");
             ExitCode::from(EXIT_INTERNAL)
         }
-        InitError::NothingToServe
-        | InitError::NoFiles
+        InitError::NothingToServe => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_USAGE)
+        }
+        InitError::NoFiles
         | InitError::Exists(_)
         | InitError::NotUtf8(_)
+        | InitError::Variable(_)
+        | InitError::Sova(..)
         | InitError::Read(..)
         | InitError::Edit(_) => {
             eprintln!("error: {error}");
@@ -143,6 +183,7 @@ fn make(arguments: &InitArgs, environment: &Environment) -> Result<Made, InitErr
     if wanted == Some(CertificateChoice::Files) && flags.cert.is_none() {
         return Err(InitError::NoFiles);
     }
+    let mut without_prefix = false;
     let mut draft = match &arguments.from {
         Some(file) => {
             let text = fs::read_to_string(file).map_err(|error| InitError::Read(file.clone(), error))?;
@@ -154,6 +195,7 @@ fn make(arguments: &InitArgs, environment: &Environment) -> Result<Made, InitErr
             if wanted.is_none() && !flags.ask_for_tls() {
                 return Err(InitError::NothingToServe);
             }
+            without_prefix = !prefix_is_known(&flags, environment)?;
             Draft::fresh(&config)?
         }
     };
@@ -174,7 +216,23 @@ fn make(arguments: &InitArgs, environment: &Environment) -> Result<Made, InitErr
     }
     let text = draft.into_text();
     let warnings = load_text(&text, environment)?;
-    Ok(Made { text, warnings })
+    Ok(Made { text, warnings, without_prefix })
+}
+
+/// Whether a flag, or a backend's config, says what the secret prefix of a new file is. A config that is there and
+/// cannot be read is an error: without its prefix the backend would take no request.
+fn prefix_is_known(flags: &Flags, environment: &Environment) -> Result<bool, InitError> {
+    if flags.uri_prefix.is_some() || flags.sova.is_some() {
+        return Ok(true);
+    }
+    if flags.backend.is_some() {
+        return Ok(false);
+    }
+    match fs::File::open(&environment.sova) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(InitError::Sova(environment.sova.clone(), error)),
+    }
 }
 
 /// The two ways to say where certificates come from.
@@ -261,13 +319,17 @@ impl fmt::Display for InitError {
             Self::Config(error) => f.write_str(&error.render(config::Style::Plain)),
             Self::NothingToServe => f.write_str(
                 "nothing says what to serve: give --domain NAME, or --certificate off for plain HTTP behind \
-                 another proxy",
+                 another proxy; --help lists the rest",
             ),
             Self::NoFiles => f.write_str("--certificate files needs --cert FILE and --key FILE"),
             Self::Exists(file) => {
                 write!(f, "{} is there already: --force writes over it, and keeps a copy", file.display())
             }
             Self::NotUtf8(path) => write!(f, "{} is not UTF-8, as a config file is", path.display()),
+            Self::Variable(name) => write!(f, "{name} is not UTF-8, as a config file is"),
+            Self::Sova(file, error) => {
+                write!(f, "{} cannot be read: run with sudo, or give --uri-prefix ({error})", file.display())
+            }
             Self::Read(file, error) => write!(f, "{} cannot be read: {error}", file.display()),
             Self::Edit(error) => write!(f, "the file cannot be changed: {}", error.message()),
             Self::Write(file, error) => write!(f, "{} cannot be written: {error}", file.display()),

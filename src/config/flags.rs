@@ -1,6 +1,6 @@
 //! The flags that say something about the configuration: they win over the file.
 
-use std::{error::Error, path::PathBuf, str::FromStr};
+use std::{error::Error, fmt, path::PathBuf, str::FromStr};
 
 use super::{
     error::{Faults, Reason},
@@ -8,6 +8,7 @@ use super::{
     reader::Choice,
     setting::Setting,
     source::Place,
+    types::SubjectError,
 };
 
 /// The flags of `run`, `check` and `explain`, as typed. No `Debug`: they may hold the secret prefix and
@@ -139,7 +140,7 @@ impl Flags {
                     Ok(name) => names.push(name),
                     Err(error) => {
                         all_good = false;
-                        let reason = value(error);
+                        let reason = value(DomainError { name: without_path(name).into(), source: error });
                         let _: Setting<()> = fault(faults, FLAG, reason);
                     }
                 }
@@ -184,6 +185,36 @@ fn set<T: FromStr<Err: Error + Send + Sync + 'static>>(
             Err(error) => fault(faults, flag, value(error)),
         };
     }
+}
+
+/// Why a `--domain` is none, and which.
+#[derive(Debug)]
+struct DomainError {
+    name: Box<str>,
+    source: SubjectError,
+}
+
+impl fmt::Display for DomainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.name, self.source)?;
+        if self.name.contains([':', '/']) {
+            f.write_str("; leave out scheme, path and port (--port gives it)")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for DomainError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// A URL up to where its path begins, in which the secret prefix may be.
+fn without_path(name: &str) -> &str {
+    let authority = name.find("://").map_or(0, |end| end + 3);
+    let length = name[authority..].find('/').map_or(name.len(), |at| authority + at + 1);
+    &name[..length]
 }
 
 fn value(error: impl Error + Send + Sync + 'static) -> Reason {

@@ -66,5 +66,66 @@ async fn init_writes_over_nothing_unless_told_to_and_tells_faults_by_flag() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert!(stdout(&output).contains("config.toml.bak"), "{}", stdout(&output));
     assert_eq!(fs::read(directory.path().join("config.toml.bak")).unwrap(), b"mine");
-    assert_eq!(run(["init"]).await.status.code(), Some(64));
+}
+
+#[tokio::test]
+async fn init_without_anything_to_serve_says_what_is_missing() {
+    let output = run(["init"]).await;
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("give --domain NAME"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn a_domain_that_is_a_url_is_told_with_what_to_leave_out() {
+    for (domain, echo) in [
+        ("https://chat.example.org/s3cret", "\"https://chat.example.org/\""),
+        ("chat.example.org/", "\"chat.example.org/\""),
+        ("chat.example.org:8443", "\"chat.example.org:8443\""),
+    ] {
+        let output = run(["init", "--domain", domain]).await;
+        assert_eq!(output.status.code(), Some(78));
+        let told = stderr(&output);
+        assert!(
+            told.contains(echo) && told.contains("leave out scheme, path and port (--port gives it)"),
+            "{told}"
+        );
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn init_takes_what_is_secret_from_the_environment_and_a_flag_wins() {
+    let init = |prefix: &'static str, flag: &'static str| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_parley-relay"));
+        command.args(["init", "--domain", "chat.example.org"]).args(flag.split_whitespace());
+        command.env("PARLEY_RELAY_URI_PREFIX", prefix);
+        command.env("PARLEY_RELAY_UPSTREAM_PROXY", "socks5://me:passw0rd@127.0.0.1:1080");
+        command.env("PARLEY_RELAY_ACME_PROXY", "http://me:passw1rd@127.0.0.1:3128");
+        async move {
+            let output = command.output().await.unwrap();
+            assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+            (stderr(&output), stdout(&output))
+        }
+    };
+    let (told, text) = init("s3cret", "").await;
+    assert_eq!(told, "");
+    for part in ["\"s3cret\"", "passw0rd", "passw1rd"] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(init("s3cret", "--uri-prefix another").await.1.contains("uri_prefix = \"another\""));
+    // Set and empty, it says that there is none.
+    assert_eq!(init("", "").await.0, "");
+}
+
+#[tokio::test]
+async fn an_empty_prefix_that_nobody_asked_for_is_told() {
+    if std::path::Path::new("/opt/parley-chat/config.toml").exists() {
+        println!("skipped: there is a Sova here");
+        return;
+    }
+    let output = run(["init", "--domain", "chat.example.org"]).await;
+    let told = "no Sova config at /opt/parley-chat/config.toml: the secret prefix is empty; --uri-prefix gives one\n";
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), told));
+    let output = run(["init", "--domain", "chat.example.org", "--backend", "http://127.0.0.1:1"]).await;
+    assert!(stderr(&output).contains("the secret prefix is empty"), "{}", stderr(&output));
 }

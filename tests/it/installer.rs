@@ -227,11 +227,21 @@ fn a_front_end_that_the_service_cannot_read_is_told() {
 fn certificate_files_that_are_roots_alone_are_served() {
     let Some(machine) = machine() else { return };
     machine.must(&key_pair("/root/tls", "chat.example.org"));
-    machine.must(&format!(
+    let text = machine.must(&format!(
         "{INSTALL} --yes --domain chat.example.org --cert /root/tls/cert.pem --key /root/tls/key.pem"
     ));
     let wanted = machine.must("openssl x509 -in /root/tls/cert.pem -noout -fingerprint -sha256");
     assert_eq!(served(&machine, 443, "chat.example.org"), wanted);
+    assert_eq!(machine.must("stat -c '%a %U:%G' /etc/parley-relay/tls/key.pem"), "640 root:parley-relay\n");
+    // A renewed one is copied by the line that was told.
+    let hook = text.lines().map(str::trim).find(|line| line.starts_with("install -m 640 -g parley-relay "));
+    let hook = hook.unwrap_or_else(|| panic!("{text}"));
+    assert!(hook.ends_with(" && systemctl reload parley-relay"), "{hook}");
+    machine.must(&key_pair("/root/tls", "chat.example.org"));
+    machine.must(hook.strip_suffix(" && systemctl reload parley-relay").unwrap());
+    for name in ["cert", "key"] {
+        machine.must(&format!("cmp /root/tls/{name}.pem /etc/parley-relay/tls/{name}.pem"));
+    }
     assert_eq!(machine.must("stat -c '%a %U:%G' /etc/parley-relay/tls/key.pem"), "640 root:parley-relay\n");
 }
 

@@ -232,6 +232,22 @@ fn another_choice_takes_the_certificate_files_out() {
 }
 
 #[test]
+fn a_sova_config_that_cannot_be_read_is_an_error_unless_the_prefix_is_given() {
+    let case = Case::new();
+    let wants = |line: &str| make(&case.arguments(line), &case.environment()).map(|made| made.without_prefix);
+    assert!(wants("--domain chat.lan").unwrap());
+    // A name that leads to itself cannot be read, not by root either.
+    std::os::unix::fs::symlink(case.path("sova.toml"), case.path("sova.toml")).unwrap();
+    let told = case.refused("--domain chat.lan");
+    assert!(told.contains("sova.toml cannot be read: run with sudo, or give --uri-prefix"), "{told}");
+    assert!(!wants("--domain chat.lan --uri-prefix a").unwrap());
+    assert!(wants("--domain chat.lan --backend http://127.0.0.1:1").unwrap());
+    fs::remove_file(case.path("sova.toml")).unwrap();
+    fs::write(case.path("sova.toml"), "uri_prefix = 'a'\n").unwrap();
+    assert!(!wants("--domain chat.lan").unwrap());
+}
+
+#[test]
 fn faults_are_told_by_the_name_of_the_flag() {
     let case = Case::new();
     fs::write(case.path("old.toml"), ORIGINAL.replace("threads", "thread")).unwrap();

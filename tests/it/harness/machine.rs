@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs,
     io::{BufRead, BufReader, Write as _},
     path::{Path, PathBuf},
@@ -208,9 +209,29 @@ impl Machine {
             server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)\n\
             print(server.server_port, flush=True)\n\
             server.serve_forever()";
+        let directory = self.path(directory);
+        self.python(script, directory.as_os_str())
+    }
+
+    /// Sends whoever asks on to the same file at `mirror`; the base URL.
+    pub(crate) fn send_on(&mut self, mirror: &str) -> String {
+        let script = "import http.server, sys\n\
+            class Handler(http.server.BaseHTTPRequestHandler):\n\
+            \x20   def do_GET(self):\n\
+            \x20       self.send_response(302)\n\
+            \x20       self.send_header('Location', sys.argv[1] + self.path)\n\
+            \x20       self.send_header('Content-Length', '0')\n\
+            \x20       self.end_headers()\n\
+            server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)\n\
+            print(server.server_port, flush=True)\n\
+            server.serve_forever()";
+        self.python(script, mirror.as_ref())
+    }
+
+    fn python(&mut self, script: &str, argument: &OsStr) -> String {
         let mut server = Command::new("nsenter")
             .args(["--target", &self.first, "--net", "python3", "-c", script])
-            .arg(self.path(directory))
+            .arg(argument)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -108,3 +108,17 @@ fn a_broken_program_is_undone_under_systemd_too() {
     machine.must(&format!("{INSTALL} uninstall --yes --purge"));
     assert_eq!(show(&machine, "LoadState"), "not-found");
 }
+
+#[test]
+fn updates_by_the_timer_come_from_the_mirror_without_tls_that_was_trusted() {
+    let Some(mut machine) = installed() else { return };
+    let mirror = machine.serve("/srv/release").replace("127.0.0.1", "mirror.lan");
+    machine.must("echo 127.0.0.1 mirror.lan >>/etc/hosts");
+    machine.must("parley-relay --version | cut -d ' ' -f 2 >/srv/release/version.txt");
+    machine.must("cd /srv/release && sha256sum version.txt >>SHA256SUMS");
+    let modify = format!("{INSTALL} modify --yes --updates weekly --mirror {mirror}");
+    machine.must(&format!("{modify} --plain-http"));
+    machine.must("systemctl start parley-relay-update.service");
+    machine.must("sed -i /UPDATE_FLAGS/d /etc/parley-relay/update.env");
+    assert_ne!(machine.run("systemctl start parley-relay-update.service").code, Some(0));
+}

@@ -1,6 +1,9 @@
 //! What goes wrong: downloads, disks, ports, terminals. Nothing is left half done.
 
-use super::{BINARY, INSTALL, another_program, machine, machine_of, process, release, release_name, served};
+use super::{
+    BINARY, CONFIG, INSTALL, another_program, machine, machine_of, process, program, release, release_name,
+    served,
+};
 use crate::harness::Machine;
 
 /// Runs what has to fail with this in its text, and asserts that the machine is as it was.
@@ -51,6 +54,139 @@ fn a_signature_is_checked_when_there_is_a_key() {
     let text = machine.must(&install);
     assert!(text.contains("the signature is right"), "{text}");
     served(&machine, 443, "chat.lan");
+}
+
+#[test]
+fn with_a_key_on_the_machine_nothing_is_taken_unchecked() {
+    let Some(machine) = machine() else { return };
+    machine.must("cd /root && minisign -G -W -p a.pub -s a.key && install -D -m 644 a.pub /etc/parley-relay/update.pub");
+    let install = format!("{INSTALL} --yes --domain chat.lan");
+    refused(&machine, &install, "has no signature");
+    machine.must("cd /srv/release && minisign -S -s /root/a.key -m SHA256SUMS");
+    machine.must("mv /usr/bin/minisign /usr/bin/minisign.off");
+    refused(
+        &machine,
+        &install,
+        "minisign is not there to check the signature with: install it, or remove the key",
+    );
+    machine.must("mv /usr/bin/minisign.off /usr/bin/minisign");
+    let text = machine.must(&install);
+    assert!(text.contains("the signature is right"), "{text}");
+}
+
+#[test]
+fn a_release_older_than_what_is_installed_is_refused_unless_any_version_is_asked_for() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    machine.copy(program(), "/srv/good");
+    let of_version = |version: &str| {
+        let program = format!(
+            "#!/bin/bash\ncase $1 in --version) echo parley-relay {version} ;; *) exec /srv/good \"$@\" ;; esac\n"
+        );
+        release(&machine, program.as_bytes());
+    };
+    of_version("10.0.0");
+    machine.must(&format!("{INSTALL} update --yes"));
+    for older in ["9.9.9", "10.0.0-rc.1", "2.0.0+10"] {
+        of_version(older);
+        refused(&machine, &format!("{INSTALL} update --yes"), "older than what is installed");
+    }
+    refused(&machine, &format!("{INSTALL} install --yes"), "--any-version");
+    let text = machine.must(&format!("{INSTALL} update --yes --any-version"));
+    assert!(text.contains("parley-relay 10.0.0 is parley-relay 2.0.0+10 now"), "{text}");
+}
+
+#[test]
+fn a_mirror_without_tls_needs_a_signature_or_to_be_trusted_by_name() {
+    let Some(mut machine) = machine() else { return };
+    let mirror = machine.serve("/srv/release");
+    let elsewhere = mirror.replace("127.0.0.1", "mirror.lan");
+    machine.must("echo 127.0.0.1 mirror.lan >>/etc/hosts");
+    let install = |mirror: &str, flags: &str| {
+        format!(
+            "bash -s -- --yes --domain chat.lan --port 8443 --mirror '{mirror}' {flags} </srv/release/install.sh"
+        )
+    };
+    for insecure in [elsewhere.clone(), "HTTP://127.0.0.1@mirror.lan".into(), "http://127.0.0.1.lan".into()] {
+        refused(&machine, &install(&insecure, ""), "reached without TLS");
+    }
+    for none in ["mirror.lan", "ftp://mirror.lan", "file:///srv/release"] {
+        refused(&machine, &install(none, "--plain-http"), "no URL that begins with https://");
+    }
+    // From this machine it may not lead away either.
+    let redirect = machine.send_on(&elsewhere);
+    refused(&machine, &install(&redirect, ""), &format!("not followed: {elsewhere}/SHA256SUMS"));
+    machine.must(&install(&redirect, "--plain-http"));
+    let env = format!("MIRROR_BASE_URL={redirect}\nUPDATE_FLAGS=--plain-http\n");
+    assert_eq!(machine.read("/etc/parley-relay/update.env"), env);
+    machine.must(&format!("{INSTALL} uninstall --yes --purge"));
+    machine.must("cd /root && minisign -G -W -p a.pub -s a.key");
+    machine.must("cd /srv/release && minisign -S -s /root/a.key -m SHA256SUMS");
+    machine.must(&install(&elsewhere, "--public-key /root/a.pub"));
+    served(&machine, 8443, "chat.lan");
+}
+
+#[test]
+fn files_beside_the_script_that_others_could_have_put_there_are_not_used() {
+    let Some(machine) = machine() else { return };
+    let install = format!("{INSTALL} --yes --domain chat.lan");
+    let name = release_name();
+    for (line, undo) in [
+        ("chmod 1777 /srv/release", "chmod 755 /srv/release"),
+        ("chown 1000 /srv/release", "chown 0 /srv/release"),
+        ("chmod 666 /srv/release/SHA256SUMS", "chmod 644 /srv/release/SHA256SUMS"),
+        (&format!("chown 1000 /srv/release/{name}"), &format!("chown 0 /srv/release/{name}")),
+        (
+            &format!("chown :1000 /srv/release/{name} && chmod 775 /srv/release/{name}"),
+            &format!("chown :0 /srv/release/{name}"),
+        ),
+    ] {
+        machine.must(line);
+        refused(&machine, &install, "it is not used");
+        machine.must(undo);
+    }
+    // Who ran sudo may, and whoever names the place.
+    machine.must("chown -R 1000:1000 /srv/release && chmod -R g+w /srv/release");
+    machine.must(&format!("SUDO_UID=1000 SUDO_GID=1000 {install}"));
+    machine.must(&format!("{INSTALL} uninstall --yes --purge && chmod 1777 /srv/release"));
+    machine.must(&format!("{install} --files /srv/release"));
+    assert_eq!(machine.must(&format!("stat -c '%a %U:%G' {BINARY}")), "755 root:root\n");
+}
+
+#[test]
+fn what_was_checked_is_what_is_installed() {
+    let Some(machine) = machine() else { return };
+    // As soon as the sum is known, somebody changes the file.
+    let swap = format!(
+        "#!/bin/bash\n/usr/bin/sha256sum.real \"$@\"\necho swapped >/srv/release/{}\n",
+        release_name()
+    );
+    machine.must("mv /usr/bin/sha256sum /usr/bin/sha256sum.real");
+    machine.write("/usr/bin/sha256sum", &swap);
+    machine.must("chmod 755 /usr/bin/sha256sum");
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    assert_eq!(machine.read(&format!("/srv/release/{}", release_name())), "swapped\n");
+    assert_eq!(std::fs::read(machine.path(BINARY)).unwrap(), std::fs::read(program()).unwrap());
+}
+
+#[test]
+fn what_is_secret_is_on_no_command_line() {
+    let Some(machine) = machine() else { return };
+    // A program that tells how it was started.
+    let told = "#!/bin/bash\ntr '\\0' ' ' <\"/proc/$$/cmdline\" >>/srv/told\nexec /srv/good \"$@\"\n";
+    machine.copy(program(), "/srv/good");
+    release(&machine, told.as_bytes());
+    machine.must(&format!(
+        "PARLEY_RELAY_URI_PREFIX=s3cret PARLEY_RELAY_UPSTREAM_PROXY=socks5://me:passw0rd@127.0.0.1:1080 \
+         PARLEY_RELAY_ACME_PROXY=http://me:passw1rd@127.0.0.1:3128 {INSTALL} --yes --domain chat.example.org"
+    ));
+    let (config, told) = (machine.read(CONFIG), machine.read("/srv/told"));
+    assert!(told.contains(" init "), "{told}");
+    for secret in ["s3cret", "passw0rd", "passw1rd"] {
+        assert!(config.contains(secret) && !told.contains(secret), "{secret}\n{config}\n{told}");
+    }
+    machine.must(&format!("{INSTALL} modify --yes --prefix ''"));
+    assert!(machine.read(CONFIG).contains("uri_prefix = \"\""), "{}", machine.read(CONFIG));
 }
 
 #[test]
