@@ -30,6 +30,8 @@ pub(crate) const EXIT_USAGE: u8 = 64;
 pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
 /// Something inside went wrong (EX_SOFTWARE).
 pub(crate) const EXIT_INTERNAL: u8 = 70;
+/// Nothing is changed, and another try may work: an upgrade is refused, another update runs (EX_TEMPFAIL).
+pub(crate) const EXIT_TRY_AGAIN: u8 = 75;
 /// The configuration is wrong (EX_CONFIG).
 pub(crate) const EXIT_CONFIG: u8 = 78;
 

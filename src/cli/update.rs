@@ -25,7 +25,7 @@ use self::{
     error::{KeyError, ServiceError, SourceError, UpdateError},
     mirror::{Mirror, PlainHttp},
     program::Program,
-    service::{Restarted, Service},
+    service::{Restarted, Service, Which},
 };
 use super::{ConfigArgs, EXIT_INTERNAL, answer, health::Target};
 use crate::{
@@ -168,14 +168,14 @@ async fn update(
     // From here on a signal does not end this half-way: what has begun is ended, or taken back.
     let _undisturbed = Termination::listen();
     program.replace(staged)?;
-    match service.restart().await {
+    match service.restart(Which::New).await {
         Ok(restarted) => Ok(Outcome::Updated { installed, offered, restarted, previous: program.previous() }),
         // It cannot be told whether the new program is to blame, and it may be the one that mends this.
         Err(reason) if !was_well => Err(UpdateError::StillUnwell { version: offered, reason }),
         Err(reason) => match program.roll_back() {
             Ok(()) => {
                 let goes_on = matches!(reason, ServiceError::GoesOn { .. });
-                let back = if goes_on { Ok(()) } else { service.restart().await.map(drop) };
+                let back = if goes_on { Ok(()) } else { service.restart(Which::Previous).await.map(drop) };
                 Err(UpdateError::RolledBack { version: offered, reason, back })
             }
             Err(error) => {

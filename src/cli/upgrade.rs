@@ -1,6 +1,7 @@
 //! `upgrade`: the binary on disk takes over from the process that runs.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
@@ -9,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{ConfigArgs, EXIT_INTERNAL, EXIT_UNAVAILABLE, status::PACKAGED};
+use super::{ConfigArgs, EXIT_INTERNAL, EXIT_TRY_AGAIN, EXIT_UNAVAILABLE, status::PACKAGED};
 use crate::{
     config::{Environment, Flags},
     run_file::{self, RunningRelay},
@@ -30,6 +31,16 @@ pub(crate) struct UpgradeArgs {
     /// Where the relay keeps keys and certificates
     #[arg(long, value_name = "DIR", conflicts_with = "config")]
     storage: Option<PathBuf>,
+}
+
+/// Why no other process has taken over.
+#[derive(Debug)]
+enum NoUpgrade {
+    /// The process that runs said why, and goes on: `update` relies on that.
+    Refused(String),
+    /// It is gone, and no other has come.
+    Ended(u32),
+    Silent(u32),
 }
 
 /// Asks the process that runs to let the binary on disk take over, and tells what came of it.
@@ -60,7 +71,7 @@ pub(crate) fn run(arguments: &UpgradeArgs) -> ExitCode {
         )),
         Err(reason) => {
             eprintln!("error: no upgrade: {reason}");
-            EXIT_INTERNAL.into()
+            reason.exit_code().into()
         }
     }
 }
@@ -94,18 +105,39 @@ fn ask(relay: &RunningRelay) -> rustix::io::Result<()> {
 }
 
 /// The id of the process that has taken over, or why none has.
-fn outcome(directory: &Path, before: &RunningRelay) -> Result<u32, String> {
+fn outcome(directory: &Path, before: &RunningRelay) -> Result<u32, NoUpgrade> {
     let until = Instant::now() + OUTCOME_WITHIN;
     let mut ended: Option<Instant> = None;
     while Instant::now() < until {
         match find(directory) {
             Some(now) if now.pid != before.pid => return Ok(now.pid),
-            Some(now) if now.refused != before.refused => return Err(now.reason),
+            Some(now) if now.refused != before.refused => return Err(NoUpgrade::Refused(now.reason)),
             Some(_) => {}
             None if ended.get_or_insert_with(Instant::now).elapsed() < WORD_WITHIN => {}
-            None => return Err(format!("process {} has ended", before.pid)),
+            None => return Err(NoUpgrade::Ended(before.pid)),
         }
         thread::sleep(Duration::from_millis(50));
     }
-    Err(format!("process {} does not answer; its log may say why", before.pid))
+    Err(NoUpgrade::Silent(before.pid))
 }
+
+impl NoUpgrade {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(_) => EXIT_TRY_AGAIN,
+            Self::Ended(_) | Self::Silent(_) => EXIT_INTERNAL,
+        }
+    }
+}
+
+impl fmt::Display for NoUpgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(reason) => f.write_str(reason),
+            Self::Ended(pid) => write!(f, "process {pid} has ended"),
+            Self::Silent(pid) => write!(f, "process {pid} does not answer; its log may say why"),
+        }
+    }
+}
+
+impl std::error::Error for NoUpgrade {}

@@ -6,7 +6,7 @@ use http::StatusCode;
 use semver::Version;
 
 use crate::{
-    cli::{EXIT_CONFIG, EXIT_INTERNAL, EXIT_UNAVAILABLE, health::HealthError},
+    cli::{EXIT_CONFIG, EXIT_INTERNAL, EXIT_TRY_AGAIN, EXIT_UNAVAILABLE, health::HealthError},
     error::Chain,
 };
 
@@ -14,8 +14,6 @@ use crate::{
 const EXIT_DATA: u8 = 65;
 /// A file cannot be written (EX_CANTCREAT).
 const EXIT_CANNOT_CREATE: u8 = 73;
-/// Another update runs: try again (EX_TEMPFAIL).
-const EXIT_TRY_AGAIN: u8 = 75;
 
 /// Why `update` did not end with a newer relay that runs. Up to [`Self::RolledBack`] nothing was replaced.
 #[derive(Debug)]
