@@ -12,7 +12,7 @@ use aws_lc_rs::digest;
 use qrcode::{QrCode, render::unicode::Dense1x2};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{EXIT_CONFIG, EXIT_INTERNAL};
+use super::{EXIT_CONFIG, EXIT_INTERNAL, cert::StorageArgs};
 use crate::{
     config::Environment,
     storage::Storage,
@@ -22,9 +22,8 @@ use crate::{
 /// What `ca` shows, and what it writes where.
 #[derive(clap::Args, Debug)]
 pub(crate) struct CaArgs {
-    /// Where keys and certificates are kept
-    #[arg(long, value_name = "DIR")]
-    storage: Option<PathBuf>,
+    #[command(flatten)]
+    storage: StorageArgs,
 
     /// Write the root as a DER certificate, for Android, Windows and Linux
     #[arg(long, value_name = "FILE")]
@@ -36,7 +35,10 @@ pub(crate) struct CaArgs {
 
 /// Shows the root in `storage` and exports it. Reads nothing but the certificate: the key stays where it is.
 pub(crate) fn run(arguments: &CaArgs) -> ExitCode {
-    let directory = arguments.storage.clone().unwrap_or_else(|| Environment::of_process().storage());
+    let directory = match arguments.storage.directory(&Environment::of_process()) {
+        Ok(directory) => directory,
+        Err(code) => return code,
+    };
     let storage = Storage::at(&directory);
     let file = storage.path(local_ca::ROOT);
     let pem = match storage.read(local_ca::ROOT) {
@@ -226,7 +228,7 @@ mod tests {
     fn exports_are_written_and_a_missing_root_is_told() {
         let directory = tempfile::tempdir().unwrap();
         let arguments = CaArgs {
-            storage: Some(directory.path().to_owned()),
+            storage: StorageArgs { config: None, storage: Some(directory.path().to_owned()) },
             crt: Some(directory.path().join("root.crt")),
             mobileconfig: Some(directory.path().join("root.mobileconfig")),
         };

@@ -29,7 +29,7 @@ use self::{
 };
 use super::{ConfigArgs, EXIT_INTERNAL, answer, health::Target};
 use crate::{
-    config::{Config, Flags, ProxyUrl, duration},
+    config::{Config, Environment, Flags, ProxyUrl, duration},
     signal::Termination,
 };
 
@@ -37,7 +37,6 @@ use crate::{
 const RELEASES: &str = "https://github.com/Parley-Chat/relay/releases/latest/download";
 /// The variable that the installer knows too.
 const MIRROR_VARIABLE: &str = "MIRROR_BASE_URL";
-const CONFIG: &str = "/etc/parley-relay/config.toml";
 const KEY: &str = "/etc/parley-relay/update.pub";
 /// The key that whoever built this program put in, in minisign's base64.
 const BUILT_IN_KEY: Option<&str> = option_env!("PARLEY_RELAY_UPDATE_KEY");
@@ -67,8 +66,7 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "URL")]
     proxy: Option<ProxyUrl>,
 
-    /// The relay's config file [default: /etc/parley-relay/config.toml, if there]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = super::CONFIG_HELP)]
     config: Option<PathBuf>,
 
     /// The program to replace [default: this one]
@@ -119,7 +117,7 @@ pub(crate) fn run(arguments: UpdateArgs) -> ExitCode {
 
 /// The configuration that the relay runs with, if there is a file. `Err`: its faults have been printed.
 fn configuration(file: Option<PathBuf>) -> Result<(Option<PathBuf>, Option<Config>), ExitCode> {
-    let Some(file) = file.or_else(|| Some(PathBuf::from(CONFIG)).filter(|file| file.exists())) else {
+    let Some(file) = file.or_else(|| Environment::of_process().installed_config()) else {
         return Ok((None, None));
     };
     let arguments = ConfigArgs { config: Some(file.clone()), flags: Flags::default() };

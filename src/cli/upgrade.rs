@@ -10,9 +10,9 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{ConfigArgs, EXIT_INTERNAL, EXIT_TRY_AGAIN, EXIT_UNAVAILABLE, status::PACKAGED};
+use super::{EXIT_INTERNAL, EXIT_TRY_AGAIN, EXIT_UNAVAILABLE, status::Meant};
 use crate::{
-    config::{Environment, Flags},
+    config::Environment,
     run_file::{self, RunningRelay},
 };
 
@@ -24,8 +24,7 @@ const WORD_WITHIN: Duration = Duration::from_secs(5);
 /// What `upgrade` can be told.
 #[derive(clap::Args, Clone)]
 pub(crate) struct UpgradeArgs {
-    /// The config file of the relay
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = super::CONFIG_HELP)]
     config: Option<PathBuf>,
 
     /// Where the relay keeps keys and certificates
@@ -45,8 +44,10 @@ enum NoUpgrade {
 
 /// Asks the process that runs to let the binary on disk take over, and tells what came of it.
 pub(crate) fn run(arguments: &UpgradeArgs) -> ExitCode {
-    let directories = match directories(arguments) {
-        Ok(directories) => directories,
+    let (config, storage) = (arguments.config.as_deref(), arguments.storage.as_deref());
+    // Where the relay says that it runs: beside its control socket.
+    let directories = match Meant::new(config, storage, &Environment::of_process()) {
+        Ok(meant) => meant.directories,
         Err(code) => return code,
     };
     let Some((directory, before)) =
@@ -74,24 +75,6 @@ pub(crate) fn run(arguments: &UpgradeArgs) -> ExitCode {
             reason.exit_code().into()
         }
     }
-}
-
-/// Where the relay that is meant may say that it runs: beside its control socket.
-fn directories(arguments: &UpgradeArgs) -> Result<Vec<PathBuf>, ExitCode> {
-    let environment = Environment::of_process();
-    let first = match (&arguments.config, &arguments.storage) {
-        (Some(file), _) => {
-            let arguments = ConfigArgs { config: Some(file.clone()), flags: Flags::default() };
-            arguments.load().map_err(|error| super::refuse(&error))?.config.control
-        }
-        (None, Some(storage)) => environment.control(storage),
-        (None, None) => environment.control(&environment.storage()),
-    };
-    let mut directories = vec![first];
-    if arguments.storage.is_none() && directories[0] != Path::new(PACKAGED) {
-        directories.push(PACKAGED.into());
-    }
-    Ok(directories)
 }
 
 fn find(directory: &Path) -> Option<RunningRelay> {

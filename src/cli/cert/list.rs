@@ -8,6 +8,7 @@ use super::StorageArgs;
 use crate::{
     acme::{self, Stored},
     cli::{EXIT_INTERNAL, answer},
+    config::Environment,
     storage::Storage,
 };
 
@@ -24,7 +25,7 @@ pub(super) struct ListArgs {
 
 /// Shows what is stored. Asks nobody, and writes nothing.
 pub(super) fn run(arguments: &ListArgs) -> ExitCode {
-    let directory = match arguments.storage.directory() {
+    let directory = match arguments.storage.directory(&Environment::of_process()) {
         Ok(directory) => directory,
         Err(code) => return code,
     };

@@ -13,7 +13,7 @@ use super::{StorageArgs, become_owner, refuse};
 use crate::{
     acme,
     cli::answer,
-    config::Subject,
+    config::{Environment, Subject},
     storage::{Storage, StorageError},
 };
 
@@ -43,7 +43,7 @@ enum RenewError {
 
 /// Leaves the mark.
 pub(super) fn run(arguments: &RenewArgs) -> ExitCode {
-    let directory = match arguments.storage.directory() {
+    let directory = match arguments.storage.directory(&Environment::of_process()) {
         Ok(directory) => directory,
         Err(code) => return code,
     };
