@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, IsTerminal, Write as _},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     process::ExitCode,
 };
 
@@ -39,7 +39,8 @@ pub(crate) fn run(arguments: &CaArgs) -> ExitCode {
         Ok(directory) => directory,
         Err(code) => return code,
     };
-    let storage = Storage::at(&directory);
+    // It is shown in commands, which are typed elsewhere.
+    let storage = Storage::at(&path::absolute(&directory).unwrap_or(directory));
     let file = storage.path(local_ca::ROOT);
     let pem = match storage.read(local_ca::ROOT) {
         Ok(Some(pem)) => pem,
@@ -103,15 +104,20 @@ A device that trusts this root trusts the relay. Compare the fingerprint before 
   iOS         --mobileconfig FILE, open it; Settings, Profile Downloaded, Install;
               then General, About, Certificate Trust Settings, turn it on
   Windows     --crt FILE; as administrator: certutil -addstore Root FILE
-  macOS       --crt FILE; sudo security add-trusted-cert -d -r trustRoot
-              -k /Library/Keychains/System.keychain FILE
-  Linux       sudo install -m 644 {file}
-              /usr/local/share/ca-certificates/parley-relay.crt && sudo update-ca-certificates
+  macOS       --crt FILE; sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain FILE
+  Linux       sudo install -m 644 {quoted} /usr/local/share/ca-certificates/parley-relay.crt && sudo update-ca-certificates
   Firefox     Settings, Privacy & Security, View Certificates, Authorities, Import
 
 ",
-        file = file.display()
+        file = file.display(),
+        quoted = shell_word(&file.display().to_string()),
     )
+}
+
+/// A path as a shell takes it for one word.
+fn shell_word(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 /// The fingerprint for another device's camera; nothing, should it not fit (it does: 95 characters).
@@ -240,6 +246,20 @@ mod tests {
         assert_eq!(run(&arguments), ExitCode::SUCCESS);
         assert_eq!(fs::read(directory.path().join("root.crt")).unwrap(), der);
         assert!(directory.path().join("root.mobileconfig").exists());
+    }
+
+    #[test]
+    fn each_command_is_one_line_and_one_word_is_the_path() {
+        let text = describe(Path::new("/var/lib/it's here/root.pem"), "AB:CD");
+        let line = |word: &str| text.lines().find(|line| line.contains(word)).unwrap();
+        assert!(line("security add-trusted-cert").ends_with(" -k /Library/Keychains/System.keychain FILE"));
+        assert!(line("sudo install").ends_with(
+            r"install -m 644 '/var/lib/it'\''s here/root.pem' /usr/local/share/ca-certificates/parley-relay.crt && sudo update-ca-certificates"
+        ));
+        assert_eq!(
+            shell_word("/var/lib/parley-relay/local-ca/root.pem"),
+            "/var/lib/parley-relay/local-ca/root.pem"
+        );
     }
 
     #[test]
