@@ -50,7 +50,8 @@ pub(crate) struct UpdateArgs {
     #[arg(long)]
     check: bool,
 
-    /// Where releases are: a URL, or a directory that holds the files [default: $MIRROR_BASE_URL, or GitHub]
+    /// Where releases are: a URL, or a directory, with relay-linux-x64 or relay-linux-arm64, SHA256SUMS, version.txt,
+    /// and SHA256SUMS.minisig where there is a public key [default: $MIRROR_BASE_URL, or GitHub]
     #[arg(long, value_name = "URL|DIR")]
     mirror: Option<String>,
 

@@ -57,6 +57,8 @@ pub(super) enum UpdateError {
 #[derive(Debug)]
 pub(super) enum SourceError {
     Mirror(crate::config::url::UrlError),
+    /// What was given for a directory is none.
+    NoDirectory(PathBuf),
     /// A mirror without TLS, and no key.
     PlainHttp,
     Key(PathBuf, KeyError),
@@ -240,6 +242,11 @@ impl fmt::Display for UpdateError {
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoDirectory(path) => write!(
+                f,
+                "the mirror {} is no directory that is there; a URL begins with https://",
+                path.display()
+            ),
             Self::Mirror(error) => write!(f, "the mirror is neither a directory nor a URL: {error}"),
             Self::PlainHttp => f.write_str(
                 "a mirror over http:// can be anyone: give --public-key FILE, or an https:// mirror, \
