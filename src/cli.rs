@@ -30,6 +30,8 @@ pub(crate) const EXIT_USAGE: u8 = 64;
 pub(crate) const EXIT_UNAVAILABLE: u8 = 69;
 /// Something inside went wrong (EX_SOFTWARE).
 pub(crate) const EXIT_INTERNAL: u8 = 70;
+/// Nothing is changed, and another try may work: an upgrade is refused, another update runs (EX_TEMPFAIL).
+pub(crate) const EXIT_TRY_AGAIN: u8 = 75;
 /// The configuration is wrong (EX_CONFIG).
 pub(crate) const EXIT_CONFIG: u8 = 78;
 
@@ -70,6 +72,9 @@ pub(crate) enum Command {
     /// Let the binary that is on disk now take over from the relay that runs
     Upgrade(upgrade::UpgradeArgs),
 }
+
+/// What `--config` is for all who need not be told.
+const CONFIG_HELP: &str = "The relay's config file [default: /etc/parley-relay/config.toml, if there]";
 
 /// Where the configuration comes from.
 #[derive(clap::Args, Clone, Default)]
@@ -141,6 +146,14 @@ impl Cli {
 }
 
 impl ConfigArgs {
+    /// The same; of the relay that is installed, where neither a file nor a flag says which is meant.
+    pub(crate) fn or_installed(mut self, environment: &Environment) -> Self {
+        if self.config.is_none() && !self.flags.mean_something() {
+            self.config = environment.installed_config();
+        }
+        self
+    }
+
     /// The configuration that the file, the flags and the process's surroundings make.
     pub(crate) fn load(&self) -> Result<Loaded, ConfigError> {
         config::load(self.config.as_deref(), &self.flags, &Environment::of_process())
@@ -232,6 +245,26 @@ mod tests {
     }
 
     #[test]
+    fn the_installed_config_is_meant_where_nothing_else_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let installed = directory.path().join("config.toml");
+        let environment = Environment { installed: installed.clone(), ..Environment::of_process() };
+        let meant = |line: &str| {
+            let Ok(Command::Explain(arguments)) = parse(&format!("parley-relay explain GET / {line}")) else {
+                panic!("{line}");
+            };
+            arguments.config.or_installed(&environment).config
+        };
+        assert_eq!(meant("--log debug"), None);
+        std::fs::write(&installed, "version = 1\n").unwrap();
+        assert_eq!(meant("--log debug"), Some(installed));
+        assert_eq!(meant("--config c.toml"), Some("c.toml".into()));
+        for flag in ["--domain a", "--backend http://h", "--sova s.toml", "--storage s", "--self-signed"] {
+            assert_eq!(meant(flag), None, "{flag}");
+        }
+    }
+
+    #[test]
     fn commands_take_the_flags_of_the_configuration() {
         assert!(matches!(
             parse("parley-relay explain --config c.toml --backend http://h GET /"),
@@ -239,6 +272,6 @@ mod tests {
         ));
         assert!(matches!(parse("parley-relay check c.toml"), Ok(Command::Check(_))));
         assert!(matches!(parse("parley-relay ca --storage s"), Ok(Command::Ca(_))));
-        assert!(refused("parley-relay check").contains("FILE"));
+        assert!(parse("parley-relay check").is_ok());
     }
 }

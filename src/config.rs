@@ -47,6 +47,8 @@ use crate::rules::Rules;
 pub(crate) struct Loaded {
     pub(crate) config: Config,
     pub(crate) warnings: Vec<Warning>,
+    /// The backend's own config, where one was read.
+    pub(crate) sova: Option<PathBuf>,
 }
 
 /// What the process's surroundings say about defaults.
@@ -63,6 +65,8 @@ pub(crate) struct Environment {
     pub(crate) home: Option<PathBuf>,
     /// Where a default install of the backend has its config.
     pub(crate) sova: PathBuf,
+    /// Where an installed relay has its own.
+    pub(crate) installed: PathBuf,
 }
 
 /// Who runs the relay.
@@ -82,7 +86,13 @@ impl Environment {
             data_home: std::env::var_os("XDG_DATA_HOME").map(PathBuf::from),
             home: std::env::var_os("HOME").map(PathBuf::from),
             sova: "/opt/parley-chat/config.toml".into(),
+            installed: "/etc/parley-relay/config.toml".into(),
         }
+    }
+
+    /// The config file of the relay that is installed here. One that may not be looked at is there.
+    pub(crate) fn installed_config(&self) -> Option<PathBuf> {
+        (!matches!(self.installed.try_exists(), Ok(false))).then(|| self.installed.clone())
     }
 
     /// Where the control socket lies, when `storage` is where certificates are kept.
@@ -294,6 +304,7 @@ mod tests {
             data_home: None,
             home: Some("/home/a".into()),
             sova: PathBuf::new(),
+            installed: PathBuf::new(),
         };
         let root = Environment { user: User::Root, ..other.clone() };
         let storage = |environment: Environment| environment.storage().display().to_string();

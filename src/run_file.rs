@@ -1,12 +1,23 @@
 //! Which process serves, for `parley-relay upgrade`: a small file beside the control socket.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
 
+use rustix::{
+    fs::{Mode, OFlags},
+    process::geteuid,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::storage::{Storage, StorageError};
 
 const NAME: &str = "relay.json";
+/// A reason is all the faults of a config at most.
+const LONGEST: u64 = 1 << 20;
 
 /// What the file says.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -79,10 +90,44 @@ impl Drop for RunFile {
 }
 
 /// The relay that serves by the file in `directory`, if there is one and it lives.
+///
+/// SECURITY: the file is the relay's own user's, and whoever reads it may be root and signal the process that it
+/// names. So it is nothing that hangs or leads elsewhere, and root believes it of a process of its owner alone.
 pub(crate) fn read(directory: &Path) -> Result<Option<RunningRelay>, StorageError> {
-    let text = Storage::at(directory).read(NAME)?;
-    let found: Option<RunningRelay> = text.and_then(|text| serde_json::from_slice(&text).ok());
-    Ok(found.filter(|found| started(found.pid) == Some(found.started)))
+    let path = directory.join(NAME);
+    let (text, owner) = match contents(&path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(StorageError::Read { file: path, source }),
+    };
+    let found: Option<RunningRelay> = serde_json::from_slice(&text).ok();
+    Ok(found.filter(|found| {
+        started(found.pid) == Some(found.started) && (!geteuid().is_root() || user(found.pid) == Some(owner))
+    }))
+}
+
+/// What is in a file, and whose it is.
+fn contents(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut text = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok((text, metadata.uid()))
+}
+
+/// The user that a process acts as. Not the owner of its directory in /proc: that is root where a binary has
+/// capabilities of its own.
+fn user(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    users.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// When a process started, in ticks since the machine did; `None`: there is none, or it has ended.
@@ -131,5 +176,61 @@ mod tests {
         drop(file);
         assert_eq!(read(directory.path()).unwrap().unwrap().pid, 1);
         std::mem::forget(next);
+    }
+
+    /// A directory with the file of this process in it.
+    fn written() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = RunFile::new(directory.path());
+        file.write();
+        file.leave();
+        directory
+    }
+
+    #[test]
+    fn what_is_no_plain_file_of_a_fair_size_is_not_read() {
+        let directory = written();
+        let path = directory.path().join(NAME);
+        let refused = || matches!(read(directory.path()), Err(StorageError::Read { .. }));
+        assert!(!refused());
+        let elsewhere = directory.path().join("elsewhere");
+        fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        assert!(refused(), "a link");
+        fs::remove_file(&path).unwrap();
+        // Nobody writes into it: to open it for reading would take for ever.
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(refused(), "a FIFO");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(refused(), "a directory");
+        fs::remove_dir(&path).unwrap();
+        let mut long = fs::read(&elsewhere).unwrap();
+        long.resize(LONGEST as usize + 1, b' ');
+        fs::write(&path, &long).unwrap();
+        assert!(refused(), "a long one");
+        fs::write(&path, &long[..LONGEST as usize]).unwrap();
+        assert!(read(directory.path()).unwrap().is_some());
+    }
+
+    #[test]
+    fn root_believes_a_file_only_of_a_process_of_its_owner() {
+        if !geteuid().is_root() {
+            eprintln!("skipped: only root gives files away");
+            return;
+        }
+        let directory = written();
+        assert!(read(directory.path()).unwrap().is_some());
+        std::os::unix::fs::chown(directory.path().join(NAME), Some(65534), None).unwrap();
+        assert!(read(directory.path()).unwrap().is_none());
+        // Others can signal their own processes alone, whatever they read.
+        let path = directory.path().to_owned();
+        std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+        let read = std::thread::spawn(move || {
+            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65534)).unwrap();
+            read(&path).unwrap()
+        });
+        assert!(read.join().unwrap().is_some());
     }
 }

@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, IsTerminal, Write as _},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     process::ExitCode,
 };
 
@@ -12,7 +12,7 @@ use aws_lc_rs::digest;
 use qrcode::{QrCode, render::unicode::Dense1x2};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::{EXIT_CONFIG, EXIT_INTERNAL};
+use super::{EXIT_CONFIG, EXIT_INTERNAL, cert::StorageArgs};
 use crate::{
     config::Environment,
     storage::Storage,
@@ -22,9 +22,8 @@ use crate::{
 /// What `ca` shows, and what it writes where.
 #[derive(clap::Args, Debug)]
 pub(crate) struct CaArgs {
-    /// Where keys and certificates are kept
-    #[arg(long, value_name = "DIR")]
-    storage: Option<PathBuf>,
+    #[command(flatten)]
+    storage: StorageArgs,
 
     /// Write the root as a DER certificate, for Android, Windows and Linux
     #[arg(long, value_name = "FILE")]
@@ -36,8 +35,12 @@ pub(crate) struct CaArgs {
 
 /// Shows the root in `storage` and exports it. Reads nothing but the certificate: the key stays where it is.
 pub(crate) fn run(arguments: &CaArgs) -> ExitCode {
-    let directory = arguments.storage.clone().unwrap_or_else(|| Environment::of_process().storage());
-    let storage = Storage::at(&directory);
+    let directory = match arguments.storage.directory(&Environment::of_process()) {
+        Ok(directory) => directory,
+        Err(code) => return code,
+    };
+    // It is shown in commands, which are typed elsewhere.
+    let storage = Storage::at(&path::absolute(&directory).unwrap_or(directory));
     let file = storage.path(local_ca::ROOT);
     let pem = match storage.read(local_ca::ROOT) {
         Ok(Some(pem)) => pem,
@@ -101,15 +104,20 @@ A device that trusts this root trusts the relay. Compare the fingerprint before 
   iOS         --mobileconfig FILE, open it; Settings, Profile Downloaded, Install;
               then General, About, Certificate Trust Settings, turn it on
   Windows     --crt FILE; as administrator: certutil -addstore Root FILE
-  macOS       --crt FILE; sudo security add-trusted-cert -d -r trustRoot
-              -k /Library/Keychains/System.keychain FILE
-  Linux       sudo install -m 644 {file}
-              /usr/local/share/ca-certificates/parley-relay.crt && sudo update-ca-certificates
+  macOS       --crt FILE; sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain FILE
+  Linux       sudo install -m 644 {quoted} /usr/local/share/ca-certificates/parley-relay.crt && sudo update-ca-certificates
   Firefox     Settings, Privacy & Security, View Certificates, Authorities, Import
 
 ",
-        file = file.display()
+        file = file.display(),
+        quoted = shell_word(&file.display().to_string()),
     )
+}
+
+/// A path as a shell takes it for one word.
+fn shell_word(path: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if path.chars().all(plain) { path.to_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
 /// The fingerprint for another device's camera; nothing, should it not fit (it does: 95 characters).
@@ -226,7 +234,7 @@ mod tests {
     fn exports_are_written_and_a_missing_root_is_told() {
         let directory = tempfile::tempdir().unwrap();
         let arguments = CaArgs {
-            storage: Some(directory.path().to_owned()),
+            storage: StorageArgs { config: None, storage: Some(directory.path().to_owned()) },
             crt: Some(directory.path().join("root.crt")),
             mobileconfig: Some(directory.path().join("root.mobileconfig")),
         };
@@ -238,6 +246,20 @@ mod tests {
         assert_eq!(run(&arguments), ExitCode::SUCCESS);
         assert_eq!(fs::read(directory.path().join("root.crt")).unwrap(), der);
         assert!(directory.path().join("root.mobileconfig").exists());
+    }
+
+    #[test]
+    fn each_command_is_one_line_and_one_word_is_the_path() {
+        let text = describe(Path::new("/var/lib/it's here/root.pem"), "AB:CD");
+        let line = |word: &str| text.lines().find(|line| line.contains(word)).unwrap();
+        assert!(line("security add-trusted-cert").ends_with(" -k /Library/Keychains/System.keychain FILE"));
+        assert!(line("sudo install").ends_with(
+            r"install -m 644 '/var/lib/it'\''s here/root.pem' /usr/local/share/ca-certificates/parley-relay.crt && sudo update-ca-certificates"
+        ));
+        assert_eq!(
+            shell_word("/var/lib/parley-relay/local-ca/root.pem"),
+            "/var/lib/parley-relay/local-ca/root.pem"
+        );
     }
 
     #[test]

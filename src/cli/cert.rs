@@ -41,15 +41,14 @@ enum CertCommand {
 }
 
 /// Where the certificates are kept.
-#[derive(clap::Args, Default)]
-struct StorageArgs {
-    /// The config file of the relay
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+#[derive(clap::Args, Debug, Default)]
+pub(super) struct StorageArgs {
+    #[arg(long, value_name = "FILE", help = super::CONFIG_HELP)]
+    pub(super) config: Option<PathBuf>,
 
     /// Where keys and certificates are kept
     #[arg(long, value_name = "DIR")]
-    storage: Option<PathBuf>,
+    pub(super) storage: Option<PathBuf>,
 }
 
 /// Does what the command line says.
@@ -64,12 +63,12 @@ pub(crate) fn run(arguments: CertArgs) -> ExitCode {
 
 impl StorageArgs {
     /// The directory that the flag, the file or the surroundings name. `Err`: the reason has been printed.
-    fn directory(&self) -> Result<PathBuf, ExitCode> {
+    pub(super) fn directory(&self, environment: &Environment) -> Result<PathBuf, ExitCode> {
         if let Some(directory) = &self.storage {
             return Ok(directory.clone());
         }
-        let Some(file) = &self.config else {
-            return Ok(Environment::of_process().storage());
+        let Some(file) = self.config.clone().or_else(|| environment.installed_config()) else {
+            return Ok(environment.storage());
         };
         let arguments = ConfigArgs { config: Some(file.clone()), flags: Flags::default() };
         let loaded = arguments.load().map_err(|error| super::refuse(&error))?;
@@ -112,6 +111,27 @@ mod tests {
     use super::*;
     use crate::storage::Storage;
     use std::{os::unix::fs::chown, thread};
+
+    #[test]
+    fn the_installed_relays_storage_is_meant_where_nothing_else_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let environment = Environment { installed: path("installed.toml"), ..Environment::of_process() };
+        let meant = |config: Option<PathBuf>, storage: Option<PathBuf>| {
+            StorageArgs { config, storage }.directory(&environment).ok()
+        };
+        assert_eq!(meant(None, None), Some(environment.storage()));
+        for name in ["installed", "other"] {
+            let text = format!(
+                "version = 1\n[frontend]\nmode = \"disabled\"\n[tls]\nmode = \"self-signed\"\ndomains = [\"chat.lan\"]\nstorage = {:?}\n",
+                path(name)
+            );
+            fs::write(path(&format!("{name}.toml")), text).unwrap();
+        }
+        assert_eq!(meant(None, None), Some(path("installed")));
+        assert_eq!(meant(Some(path("other.toml")), None), Some(path("other")));
+        assert_eq!(meant(None, Some(path("given"))), Some(path("given")));
+    }
 
     #[test]
     fn what_root_writes_belongs_to_the_owner_of_the_storage_directory() {

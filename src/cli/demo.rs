@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &DemoArgs) -> ExitCode {
         storage: Some(storage.clone()),
         ..Flags::default()
     };
-    let Loaded { config, warnings: _ } = match config::load(None, &flags, &environment) {
+    let Loaded { config, .. } = match config::load(None, &flags, &environment) {
         Ok(loaded) => loaded,
         Err(error) => return super::refuse(&error),
     };

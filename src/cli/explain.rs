@@ -4,7 +4,7 @@ use std::{fmt::Write, process::ExitCode};
 
 use super::ConfigArgs;
 use crate::{
-    config::{Config, Frontend, UriPrefix},
+    config::{Config, Environment, Frontend, UriPrefix},
     head::METHODS,
     path::CanonicalPath,
     rules::{Action, Rule, Verdict},
@@ -12,6 +12,7 @@ use crate::{
 
 /// What `explain` has to be told.
 #[derive(clap::Args, Clone)]
+#[command(mut_arg("config", |config| config.help(super::CONFIG_HELP)))]
 pub(crate) struct ExplainArgs {
     /// The request's method
     #[arg(value_name = "METHOD")]
@@ -22,14 +23,27 @@ pub(crate) struct ExplainArgs {
     url: String,
 
     #[command(flatten)]
-    config: ConfigArgs,
+    pub(super) config: ConfigArgs,
 }
 
 /// Loads the configuration as `run` does, and explains the request.
 pub(crate) fn run(arguments: &ExplainArgs) -> ExitCode {
-    match arguments.config.load() {
-        Ok(loaded) => super::answer(&explain(&loaded.config, &arguments.method, &arguments.url)),
+    let config = arguments.config.clone().or_installed(&Environment::of_process());
+    match config.load() {
+        Ok(loaded) => {
+            let explained = explain(&loaded.config, &arguments.method, &arguments.url);
+            super::answer(&format!("config   {}\n{explained}", source(&config)))
+        }
         Err(error) => super::refuse(&error),
+    }
+}
+
+/// By what configuration it is explained.
+fn source(config: &ConfigArgs) -> String {
+    match &config.config {
+        Some(file) => file.display().to_string(),
+        None if config.flags.mean_something() => "none: the flags and the built-in rules".to_owned(),
+        None => "none: the built-in rules".to_owned(),
     }
 }
 
@@ -128,7 +142,7 @@ mod tests {
     use std::{io::Write, path::PathBuf};
 
     use super::*;
-    use crate::config::{self, Environment, Flags, User};
+    use crate::config::{self, Flags, User};
 
     fn config(text: &str) -> Config {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -140,6 +154,7 @@ mod tests {
             data_home: None,
             home: None,
             sova: PathBuf::from("/nonexistent"),
+            installed: "/nonexistent/config.toml".into(),
         };
         config::load(Some(file.path()), &Flags::default(), &environment).unwrap().config
     }
@@ -191,6 +206,17 @@ action = "proxy"
             explain(&config, "POST", "/s3cret/api/v1/channel")
                 .contains("rule 4   /<prefix>/api/v1 proxy: not reached")
         );
+    }
+
+    #[test]
+    fn it_says_which_config_is_explained() {
+        let of = |config: Option<&str>, backend: Option<&str>| {
+            let flags = Flags { backend: backend.map(str::to_owned), ..Flags::default() };
+            source(&ConfigArgs { config: config.map(PathBuf::from), flags })
+        };
+        assert_eq!(of(Some("/etc/c.toml"), None), "/etc/c.toml");
+        assert_eq!(of(None, None), "none: the built-in rules");
+        assert_eq!(of(None, Some("http://h")), "none: the flags and the built-in rules");
     }
 
     #[test]

@@ -106,11 +106,15 @@ The command line is wrong.
 .B 69
 No relay runs here that could be asked; update: the mirror cannot be reached.
 .TP
-.B 65, 73, 75
-update: what came is no release, a file cannot be written, another update is at work.
+.B 65, 73
+update: what came is no release, a file cannot be written.
 .TP
 .B 70
-Something inside went wrong; update: the previous program is back.
+Something inside went wrong; upgrade: the process that was asked has ended, or does not answer;
+update: the previous program is back.
+.TP
+.B 75
+upgrade: it is refused, and the process that runs goes on as before; update: another update is at work.
 .TP
 .B 78
 The configuration is wrong, or a port cannot be had.

@@ -17,7 +17,7 @@ pub(crate) use probe::{HealthError, ask};
 use super::{ConfigArgs, EXIT_INTERNAL, answer};
 use crate::{
     client::Trust,
-    config::{Config, FrontendUrl, ServerName},
+    config::{Config, Environment, FrontendUrl, ServerName},
 };
 
 /// It does not answer.
@@ -25,6 +25,7 @@ const EXIT_UNHEALTHY: u8 = 1;
 
 /// Which relay `health` asks, and for what.
 #[derive(clap::Args)]
+#[command(mut_arg("config", |config| config.help(super::CONFIG_HELP)))]
 pub(crate) struct HealthArgs {
     /// Ask this relay, instead of the one that the configuration makes
     #[arg(long, value_name = "URL", conflicts_with_all = ["config", "domain"])]
@@ -99,7 +100,8 @@ fn target(arguments: &HealthArgs) -> Result<Target, ExitCode> {
     if let Some(url) = &arguments.url {
         return Ok(Target::of_url(url, arguments.with_backend));
     }
-    let loaded = arguments.config.load().map_err(|error| super::refuse(&error))?;
+    let config = arguments.config.clone().or_installed(&Environment::of_process());
+    let loaded = config.load().map_err(|error| super::refuse(&error))?;
     Target::of_config(loaded.config, arguments.with_backend).map_err(|error| {
         eprintln!("error: {error}");
         ExitCode::from(super::EXIT_CONFIG)
@@ -188,7 +190,7 @@ impl std::error::Error for TargetError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{self, Environment, Flags, User};
+    use crate::config::{self, Flags, User};
 
     fn of(config: &str) -> Result<Target, TargetError> {
         let directory = tempfile::tempdir().unwrap();
@@ -201,6 +203,7 @@ mod tests {
             data_home: None,
             home: None,
             sova: directory.path().join("none"),
+            installed: "/nonexistent/config.toml".into(),
         };
         let loaded = config::load(Some(&file), &Flags::default(), &environment).unwrap();
         Target::of_config(loaded.config, false)

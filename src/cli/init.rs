@@ -178,7 +178,7 @@ fn make(arguments: &InitArgs, environment: &Environment) -> Result<Made, InitErr
     let no_proxy = flags.upstream_proxy.take_if(|url| url == "off").is_some();
     let wanted = choice(arguments);
     // First without a file of our own, so that a fault is told by the flag's name.
-    let Loaded { config, warnings: _ } =
+    let Loaded { config, .. } =
         config::load(arguments.from.as_deref(), &flags, environment).map_err(InitError::Config)?;
     if wanted == Some(CertificateChoice::Files) && flags.cert.is_none() {
         return Err(InitError::NoFiles);

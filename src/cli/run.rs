@@ -1,13 +1,13 @@
 //! `run`, the default: serve until a signal ends it.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use super::{ConfigArgs, EXIT_CONFIG, EXIT_INTERNAL};
 use crate::{
-    config::{Loaded, Style},
+    config::{Loaded, Style, UriPrefix},
     log,
     relay::{Ended, Relay, StartError, Surroundings},
     run_file::RunFile,
@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
             handover.refuse(reason);
         }
     };
-    let Loaded { config, warnings } = match arguments.load() {
+    let Loaded { config, warnings, sova } = match arguments.load() {
         Ok(loaded) => loaded,
         Err(error) => {
             refuse(&error.render(Style::Plain));
@@ -40,6 +40,7 @@ pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
         }
     };
     let logging = log::start(&config.log);
+    tell_sources(arguments.config.as_deref(), sova.as_deref(), &config.uri_prefix);
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -75,6 +76,13 @@ pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
         });
         relay?.run().await
     })
+}
+
+/// Where the settings come from. Of the prefix it is told only whether there is one.
+fn tell_sources(config: Option<&Path>, sova: Option<&Path>, prefix: &UriPrefix) {
+    let shown = |file: Option<&Path>| file.map_or("none".into(), |file| file.display().to_string());
+    let prefix = if prefix.as_path().is_empty() { "none" } else { "set" };
+    tracing::info!(config = shown(config), backend_config = shown(sova), %prefix, "configured");
 }
 
 /// Takes all the descriptors that the system lets us have: each stream is two of them, and the soft limit of most

@@ -4,6 +4,7 @@ mod metrics;
 mod text;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     io::{self, Read, Write},
     os::unix::net::UnixStream,
@@ -14,14 +15,14 @@ use std::{
 
 use time::OffsetDateTime;
 
-use super::{ConfigArgs, EXIT_UNAVAILABLE, answer};
+use super::{EXIT_UNAVAILABLE, answer};
 use crate::{
-    config::{Environment, Flags},
+    config::{self, Environment, Flags},
     control::{SOCKET, STATUS, status::Status},
 };
 
 /// Where the relay of a package has its socket: a shell is not told of a unit's runtime directory.
-pub(super) const PACKAGED: &str = "/run/parley-relay";
+const PACKAGED: &str = "/run/parley-relay";
 /// How long the relay may take.
 const WITHIN: Duration = Duration::from_secs(5);
 /// The longest answer that is read: a thousand certificates are not half of it.
@@ -38,8 +39,7 @@ pub(crate) struct StatusArgs {
     #[arg(long)]
     metrics: bool,
 
-    /// The config file of the relay
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = super::CONFIG_HELP)]
     config: Option<PathBuf>,
 
     /// Where the relay keeps keys and certificates
@@ -61,16 +61,17 @@ enum StatusError {
 }
 
 /// The relay that is meant.
-struct Meant {
+pub(super) struct Meant {
     /// Where its socket may be, in the order that is tried.
-    directories: Vec<PathBuf>,
+    pub(super) directories: Vec<PathBuf>,
     /// The port that it listens on, where that is known.
     port: Option<u16>,
 }
 
 /// Asks, and shows the answer.
 pub(crate) fn run(arguments: &StatusArgs) -> ExitCode {
-    let meant = match arguments.meant() {
+    let (config, storage) = (arguments.config.as_deref(), arguments.storage.as_deref());
+    let meant = match Meant::new(config, storage, &Environment::of_process()) {
         Ok(meant) => meant,
         Err(code) => return code,
     };
@@ -96,25 +97,35 @@ pub(crate) fn run(arguments: &StatusArgs) -> ExitCode {
     }
 }
 
-impl StatusArgs {
-    /// `Err`: the reason has been printed.
-    fn meant(&self) -> Result<Meant, ExitCode> {
-        let environment = Environment::of_process();
-        let (first, port) = match (&self.config, &self.storage) {
+impl Meant {
+    /// The relay of the config, that with this storage directory, or whichever is found: the installed one's config
+    /// is asked too then, and is no obstacle if it is broken or not ours to read. `Err`: the reason has been printed.
+    pub(super) fn new(
+        config: Option<&Path>,
+        storage: Option<&Path>,
+        environment: &Environment,
+    ) -> Result<Self, ExitCode> {
+        let load = |file: &Path| config::load(Some(file), &Flags::default(), environment);
+        let (mut directories, mut port) = (Vec::new(), None);
+        match (config, storage) {
             (Some(file), _) => {
-                let arguments = ConfigArgs { config: Some(file.clone()), flags: Flags::default() };
-                let loaded = arguments.load().map_err(|error| super::refuse(&error))?;
-                let port = Some(loaded.config.server.port).filter(|port| *port != 0);
-                (loaded.config.control, port)
+                let loaded = load(file).map_err(|error| super::refuse(&error))?;
+                port = Some(loaded.config.server.port).filter(|port| *port != 0);
+                directories.push(loaded.config.control);
             }
-            (None, Some(storage)) => (environment.control(storage), None),
-            (None, None) => (environment.control(&environment.storage()), None),
-        };
-        let mut directories = vec![first];
-        if self.storage.is_none() && directories[0] != Path::new(PACKAGED) {
+            (None, Some(storage)) => directories.push(environment.control(storage)),
+            (None, None) => {
+                let installed = environment.installed_config().and_then(|file| load(&file).ok());
+                directories.extend(installed.map(|loaded| loaded.config.control));
+                directories.push(environment.control(&environment.storage()));
+            }
+        }
+        if storage.is_none() {
             directories.push(PACKAGED.into());
         }
-        Ok(Meant { directories, port })
+        let mut seen = BTreeSet::new();
+        directories.retain(|directory| seen.insert(directory.clone()));
+        Ok(Self { directories, port })
     }
 }
 
@@ -199,3 +210,28 @@ impl fmt::Display for StatusError {
 }
 
 impl std::error::Error for StatusError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_installed_relay_is_looked_for_where_its_config_says_and_a_broken_one_is_no_obstacle() {
+        let directory = tempfile::tempdir().unwrap();
+        let (installed, kept) = (directory.path().join("config.toml"), directory.path().join("kept"));
+        let of_process = Environment { runtime_directory: None, ..Environment::of_process() };
+        let environment = Environment { installed: installed.clone(), ..of_process };
+        let found = |config: Option<&Path>, storage: Option<&Path>| {
+            Meant::new(config, storage, &environment).ok().map(|meant| meant.directories)
+        };
+        let usual = [environment.storage(), PACKAGED.into()];
+        assert_eq!(found(None, None).unwrap(), usual);
+        std::fs::write(&installed, "version = 1\nbroken = 1\n").unwrap();
+        assert_eq!(found(None, None).unwrap(), usual);
+        assert_eq!(found(Some(&installed), None), None);
+        let config = "version = 1\n[frontend]\nmode = \"disabled\"\n[tls]\nmode = \"self-signed\"\ndomains = [\"chat.lan\"]\n";
+        std::fs::write(&installed, format!("{config}storage = {kept:?}\n")).unwrap();
+        assert_eq!(found(None, None).unwrap(), [&kept, &usual[0], &usual[1]].map(PathBuf::clone));
+        assert_eq!(found(None, Some(Path::new("/s"))).unwrap(), [Path::new("/s")]);
+    }
+}

@@ -25,11 +25,11 @@ use self::{
     error::{KeyError, ServiceError, SourceError, UpdateError},
     mirror::{Mirror, PlainHttp},
     program::Program,
-    service::{Restarted, Service},
+    service::{Restarted, Service, Which},
 };
 use super::{ConfigArgs, EXIT_INTERNAL, answer, health::Target};
 use crate::{
-    config::{Config, Flags, ProxyUrl, duration},
+    config::{Config, Environment, Flags, ProxyUrl, duration},
     signal::Termination,
 };
 
@@ -37,7 +37,6 @@ use crate::{
 const RELEASES: &str = "https://github.com/Parley-Chat/relay/releases/latest/download";
 /// The variable that the installer knows too.
 const MIRROR_VARIABLE: &str = "MIRROR_BASE_URL";
-const CONFIG: &str = "/etc/parley-relay/config.toml";
 const KEY: &str = "/etc/parley-relay/update.pub";
 /// The key that whoever built this program put in, in minisign's base64.
 const BUILT_IN_KEY: Option<&str> = option_env!("PARLEY_RELAY_UPDATE_KEY");
@@ -51,7 +50,8 @@ pub(crate) struct UpdateArgs {
     #[arg(long)]
     check: bool,
 
-    /// Where releases are: a URL, or a directory that holds the files [default: $MIRROR_BASE_URL, or GitHub]
+    /// Where releases are: a URL, or a directory, with relay-linux-x64 or relay-linux-arm64, SHA256SUMS, version.txt,
+    /// and SHA256SUMS.minisig where there is a public key [default: $MIRROR_BASE_URL, or GitHub]
     #[arg(long, value_name = "URL|DIR")]
     mirror: Option<String>,
 
@@ -67,8 +67,7 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "URL")]
     proxy: Option<ProxyUrl>,
 
-    /// The relay's config file [default: /etc/parley-relay/config.toml, if there]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = super::CONFIG_HELP)]
     config: Option<PathBuf>,
 
     /// The program to replace [default: this one]
@@ -119,7 +118,7 @@ pub(crate) fn run(arguments: UpdateArgs) -> ExitCode {
 
 /// The configuration that the relay runs with, if there is a file. `Err`: its faults have been printed.
 fn configuration(file: Option<PathBuf>) -> Result<(Option<PathBuf>, Option<Config>), ExitCode> {
-    let Some(file) = file.or_else(|| Some(PathBuf::from(CONFIG)).filter(|file| file.exists())) else {
+    let Some(file) = file.or_else(|| Environment::of_process().installed_config()) else {
         return Ok((None, None));
     };
     let arguments = ConfigArgs { config: Some(file.clone()), flags: Flags::default() };
@@ -168,14 +167,14 @@ async fn update(
     // From here on a signal does not end this half-way: what has begun is ended, or taken back.
     let _undisturbed = Termination::listen();
     program.replace(staged)?;
-    match service.restart().await {
+    match service.restart(Which::New).await {
         Ok(restarted) => Ok(Outcome::Updated { installed, offered, restarted, previous: program.previous() }),
         // It cannot be told whether the new program is to blame, and it may be the one that mends this.
         Err(reason) if !was_well => Err(UpdateError::StillUnwell { version: offered, reason }),
         Err(reason) => match program.roll_back() {
             Ok(()) => {
                 let goes_on = matches!(reason, ServiceError::GoesOn { .. });
-                let back = if goes_on { Ok(()) } else { service.restart().await.map(drop) };
+                let back = if goes_on { Ok(()) } else { service.restart(Which::Previous).await.map(drop) };
                 Err(UpdateError::RolledBack { version: offered, reason, back })
             }
             Err(error) => {

@@ -1,6 +1,7 @@
 //! `upgrade`: the binary on disk takes over from the process that runs.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     process::ExitCode,
     thread,
@@ -9,9 +10,9 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{ConfigArgs, EXIT_INTERNAL, EXIT_UNAVAILABLE, status::PACKAGED};
+use super::{EXIT_INTERNAL, EXIT_TRY_AGAIN, EXIT_UNAVAILABLE, status::Meant};
 use crate::{
-    config::{Environment, Flags},
+    config::Environment,
     run_file::{self, RunningRelay},
 };
 
@@ -23,8 +24,7 @@ const WORD_WITHIN: Duration = Duration::from_secs(5);
 /// What `upgrade` can be told.
 #[derive(clap::Args, Clone)]
 pub(crate) struct UpgradeArgs {
-    /// The config file of the relay
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = super::CONFIG_HELP)]
     config: Option<PathBuf>,
 
     /// Where the relay keeps keys and certificates
@@ -32,10 +32,22 @@ pub(crate) struct UpgradeArgs {
     storage: Option<PathBuf>,
 }
 
+/// Why no other process has taken over.
+#[derive(Debug)]
+enum NoUpgrade {
+    /// The process that runs said why, and goes on: `update` relies on that.
+    Refused(String),
+    /// It is gone, and no other has come.
+    Ended(u32),
+    Silent(u32),
+}
+
 /// Asks the process that runs to let the binary on disk take over, and tells what came of it.
 pub(crate) fn run(arguments: &UpgradeArgs) -> ExitCode {
-    let directories = match directories(arguments) {
-        Ok(directories) => directories,
+    let (config, storage) = (arguments.config.as_deref(), arguments.storage.as_deref());
+    // Where the relay says that it runs: beside its control socket.
+    let directories = match Meant::new(config, storage, &Environment::of_process()) {
+        Ok(meant) => meant.directories,
         Err(code) => return code,
     };
     let Some((directory, before)) =
@@ -60,27 +72,9 @@ pub(crate) fn run(arguments: &UpgradeArgs) -> ExitCode {
         )),
         Err(reason) => {
             eprintln!("error: no upgrade: {reason}");
-            EXIT_INTERNAL.into()
+            reason.exit_code().into()
         }
     }
-}
-
-/// Where the relay that is meant may say that it runs: beside its control socket.
-fn directories(arguments: &UpgradeArgs) -> Result<Vec<PathBuf>, ExitCode> {
-    let environment = Environment::of_process();
-    let first = match (&arguments.config, &arguments.storage) {
-        (Some(file), _) => {
-            let arguments = ConfigArgs { config: Some(file.clone()), flags: Flags::default() };
-            arguments.load().map_err(|error| super::refuse(&error))?.config.control
-        }
-        (None, Some(storage)) => environment.control(storage),
-        (None, None) => environment.control(&environment.storage()),
-    };
-    let mut directories = vec![first];
-    if arguments.storage.is_none() && directories[0] != Path::new(PACKAGED) {
-        directories.push(PACKAGED.into());
-    }
-    Ok(directories)
 }
 
 fn find(directory: &Path) -> Option<RunningRelay> {
@@ -94,18 +88,39 @@ fn ask(relay: &RunningRelay) -> rustix::io::Result<()> {
 }
 
 /// The id of the process that has taken over, or why none has.
-fn outcome(directory: &Path, before: &RunningRelay) -> Result<u32, String> {
+fn outcome(directory: &Path, before: &RunningRelay) -> Result<u32, NoUpgrade> {
     let until = Instant::now() + OUTCOME_WITHIN;
     let mut ended: Option<Instant> = None;
     while Instant::now() < until {
         match find(directory) {
             Some(now) if now.pid != before.pid => return Ok(now.pid),
-            Some(now) if now.refused != before.refused => return Err(now.reason),
+            Some(now) if now.refused != before.refused => return Err(NoUpgrade::Refused(now.reason)),
             Some(_) => {}
             None if ended.get_or_insert_with(Instant::now).elapsed() < WORD_WITHIN => {}
-            None => return Err(format!("process {} has ended", before.pid)),
+            None => return Err(NoUpgrade::Ended(before.pid)),
         }
         thread::sleep(Duration::from_millis(50));
     }
-    Err(format!("process {} does not answer; its log may say why", before.pid))
+    Err(NoUpgrade::Silent(before.pid))
 }
+
+impl NoUpgrade {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Refused(_) => EXIT_TRY_AGAIN,
+            Self::Ended(_) | Self::Silent(_) => EXIT_INTERNAL,
+        }
+    }
+}
+
+impl fmt::Display for NoUpgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(reason) => f.write_str(reason),
+            Self::Ended(pid) => write!(f, "process {pid} has ended"),
+            Self::Silent(pid) => write!(f, "process {pid} does not answer; its log may say why"),
+        }
+    }
+}
+
+impl std::error::Error for NoUpgrade {}

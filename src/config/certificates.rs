@@ -181,6 +181,7 @@ mod tests {
             data_home: None,
             home: None,
             sova: at("sova.toml"),
+            installed: "/nonexistent/config.toml".into(),
         };
         load(Some(&file), &Flags::default(), &environment)
             .map_err(|error| error.faults().iter().map(ToString::to_string).collect())

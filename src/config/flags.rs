@@ -73,6 +73,32 @@ pub(crate) struct Flags {
 }
 
 impl Flags {
+    /// Whether any of them says what is to be served, or where that keeps its state.
+    pub(crate) fn mean_something(&self) -> bool {
+        let Self {
+            domain,
+            backend,
+            uri_prefix,
+            sova,
+            frontend,
+            host,
+            port,
+            http_port,
+            upstream_proxy,
+            self_signed,
+            cert,
+            key,
+            storage,
+            log: _,
+        } = self;
+        let texts = [backend, uri_prefix, frontend, host, port, http_port, upstream_proxy];
+        let files = [sova, cert, key, storage];
+        !domain.is_empty()
+            || *self_signed
+            || texts.into_iter().any(Option::is_some)
+            || files.into_iter().any(Option::is_some)
+    }
+
     /// Whether any of them turns HTTPS on.
     pub(crate) fn ask_for_tls(&self) -> bool {
         !self.domain.is_empty() || self.self_signed || self.cert.is_some()

@@ -1,6 +1,10 @@
 //! From flags, file and backend's file to a [`super::Config`], or to every fault at once.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use toml::de::DeTable;
 
@@ -32,7 +36,7 @@ pub(crate) fn load(
         None => (Raw::default(), None),
     };
     flags.apply(&mut raw, &mut faults);
-    ask_sova(&mut raw, file, flags, environment, &mut faults, &mut warnings)?;
+    let sova = ask_sova(&mut raw, file, flags, environment, &mut faults, &mut warnings)?;
     if let Some(source) = &source {
         if raw.version.is_absent() {
             let reason = Reason::Rule("the file has to begin with `version = 1`");
@@ -41,7 +45,7 @@ pub(crate) fn load(
     } else if raw.frontend.mode.is_absent() {
         raw.forward_frontend_to_backend(Place::Flag("--backend"));
     }
-    let loaded = resolve(raw, source, environment, &mut faults, warnings);
+    let loaded = resolve(raw, source, environment, &mut faults, warnings, sova);
     faults.into_result()?;
     Ok(loaded)
 }
@@ -69,7 +73,7 @@ fn read<T>(
     Ok((value, source))
 }
 
-/// Fills in what the backend's own config says. A file that was asked for must be there; the default
+/// Fills in what the backend's own config says, and tells which file that was. A file that was asked for must be there; the default
 /// install's may be absent, and is only warned about when it cannot be read.
 fn ask_sova(
     raw: &mut Raw,
@@ -78,15 +82,15 @@ fn ask_sova(
     environment: &Environment,
     faults: &mut Faults,
     warnings: &mut Vec<Warning>,
-) -> Result<(), ConfigError> {
+) -> Result<Option<PathBuf>, ConfigError> {
     if let Some(path) = &flags.sova {
         let (sova, _) = read(path, UnknownKeys::Ignore, faults, Sova::read)?;
         sova.apply(raw);
-        return Ok(());
+        return Ok(Some(path.clone()));
     }
     let nothing_said = file.is_none() && flags.backend.is_none() && flags.uri_prefix.is_none();
     if matches!(environment.sova.try_exists(), Ok(false)) {
-        return Ok(());
+        return Ok(None);
     }
     let mut its_faults = Faults::default();
     let read = read(&environment.sova, UnknownKeys::Ignore, &mut its_faults, Sova::read);
@@ -94,17 +98,18 @@ fn ask_sova(
         Ok(sova) if nothing_said => sova.apply(raw),
         Ok(sova) => sova.bound_streams(raw),
         Err(error) if nothing_said => {
-            warnings.extend(error.into_warnings("nothing is taken over from the backend's own config"))
+            warnings.extend(error.into_warnings("nothing is taken over from the backend's own config"));
+            return Ok(None);
         }
         // Nobody needs it: what was said is enough to start with.
-        Err(_) => {}
+        Err(_) => return Ok(None),
     }
-    Ok(())
+    Ok(Some(environment.sova.clone()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, path::PathBuf};
+    use std::collections::BTreeSet;
 
     use super::*;
     use crate::config::{CertificateSource, Frontend, Style, User};
@@ -141,6 +146,7 @@ mod tests {
                 data_home: None,
                 home: None,
                 sova: self.path("sova.toml"),
+                installed: "/nonexistent/config.toml".into(),
             }
         }
 

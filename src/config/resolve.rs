@@ -41,6 +41,7 @@ pub(crate) fn resolve(
     environment: &Environment,
     faults: &mut Faults,
     mut warnings: Vec<Warning>,
+    sova: Option<PathBuf>,
 ) -> Loaded {
     let Raw {
         version: _,
@@ -98,7 +99,7 @@ pub(crate) fn resolve(
         uri_prefix,
         rules,
     };
-    Loaded { config, warnings }
+    Loaded { config, warnings, sova }
 }
 
 fn server(raw: RawServer, protocol: Protocol, faults: &mut Faults, warnings: &mut Vec<Warning>) -> Server {

@@ -39,7 +39,7 @@ impl Running {
     async fn prepare(&self) -> Result<Prepared, Refusal> {
         let load = Arc::clone(&self.load);
         let loaded = tokio::task::spawn_blocking(move || load()).await.map_err(Refusal::Reading)?;
-        let Loaded { config, warnings } = loaded.map_err(Refusal::Config)?;
+        let Loaded { config, warnings, sova: _ } = loaded.map_err(Refusal::Config)?;
         let site = self.sites.current();
         let present = Present {
             ports: &self.ports,

@@ -13,7 +13,10 @@ use time::OffsetDateTime;
 use tracing::{error, info, warn};
 
 use super::{TlsError, certificates::Certificate};
-use crate::{config::ServerName, storage::Storage};
+use crate::{
+    config::ServerName,
+    storage::{Storage, StorageError},
+};
 pub(crate) use machine::Machine;
 use permitted::Permitted;
 use root::Root;
@@ -74,6 +77,12 @@ impl LocalCa {
         self.leaf = Arc::new(issue_leaf(&self.storage, &self.root, &wanted, now)?);
         Ok(Some(Arc::clone(&self.leaf)))
     }
+}
+
+/// The leaf in `storage`, if one was issued: the relay renews it by itself.
+pub(crate) fn stored(storage: &Storage) -> Result<Option<Certificate>, StorageError> {
+    // What is damaged is made anew.
+    Ok(storage.read(LEAF_KEY)?.and_then(|pem| Certificate::from_pem(&pem, &pem).ok()))
 }
 
 /// Whether its time has come, or it is not valid yet because the clock went back.

@@ -137,3 +137,15 @@ async fn sovas_own_config_can_be_read() {
     assert_eq!(client.get("/abc/api/v1/x").await.text(), "ok");
     assert_eq!(backend.only().target, "/abc/api/v1/x");
 }
+
+#[tokio::test]
+async fn the_start_says_where_its_settings_come_from_and_not_what_the_prefix_is() {
+    let builder = || Relay::builder().toml("[backend]\nurl = \"http://127.0.0.1:9\"");
+    let relay = builder().start().await;
+    relay.log_with(&["configured config=", "config.toml", "backend_config=\"none\"", "prefix=none"]).await;
+    let sova =
+        builder().file("sova.toml", "uri_prefix = \"s3cretprefix\"\n").arg("--sova").arg("{dir}/sova.toml");
+    let relay = sova.start().await;
+    relay.log_with(&["configured", "backend_config=", "sova.toml", "prefix=set"]).await;
+    assert!(!relay.logs().concat().contains("s3cretprefix"));
+}

@@ -253,6 +253,8 @@ async fn a_mirror_without_tls_needs_a_key_or_a_word_for_it() {
     let installed = Installed::new();
     let output = installed.update(&["--mirror", "http://mirror.example/"]).await;
     assert_refused(&output, 78, "--public-key");
+    let output = installed.update(&["--mirror", "/media/no-such-stick"]).await;
+    assert_refused(&output, 78, "the mirror /media/no-such-stick is no directory that is there");
     let output = installed.update(&["--mirror", "ftp://mirror.example/"]).await;
     assert_refused(&output, 78, "http://");
     installed.assert_untouched();

@@ -1,6 +1,6 @@
 //! `update` of a relay that runs: restarted, watched, and taken back when it does not come back.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
 use crate::harness::{
     Client,
@@ -70,7 +70,36 @@ impl Running {
             ["--mirror", mirror, "--config", config, "--restart-with", &restart, "--well-within", "1s"];
         self.installed.update(&arguments).await
     }
+
+    /// Where systemd runs the relay, as a stub says it, and `upgrade` is what the two programs say. The one that is
+    /// installed is `before`. What it does to the unit is left in `systemctl.log`.
+    async fn update_unit(&self, before: &[u8], after: &str) -> std::process::Output {
+        self.installed.write("parley-relay", before);
+        let systemctl = self.path("systemctl");
+        let stub = format!(
+            "#!/bin/sh\n[ \"$1\" = is-active ] && exit 0\necho \"$@\" >>{0}/systemctl.log\nexec sh {0}/restart\n",
+            self.directory.path().display()
+        );
+        fs::write(&systemctl, stub).unwrap();
+        fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+        let mirror = Release::new("9.9.9", upgrading("9.9.9", after)).serve().await;
+        let config = self.path("config.toml");
+        let arguments =
+            ["--mirror", &url(&mirror), "--config", config.to_str().unwrap(), "--well-within", "1s"];
+        self.installed.update_with_path(self.directory.path(), &arguments).await
+    }
+
+    fn restarts(&self) -> String {
+        fs::read_to_string(self.path("systemctl.log")).unwrap_or_default()
+    }
 }
+
+/// A program that serves, and whose `upgrade` runs this.
+fn upgrading(version: &str, upgrade: &str) -> Vec<u8> {
+    program(version, &format!("[ \"$1\" = upgrade ] && {{ {upgrade}; }}\n{}", works()))
+}
+
+const RESTARTED: &str = "restart parley-relay\n";
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -150,4 +179,48 @@ async fn a_signal_in_the_middle_of_the_restart_leaves_nothing_half_done() {
     assert_eq!(output.status.code(), Some(70), "{}", stderr(&output));
     running.installed.assert_untouched();
     running.answers().await;
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_takes_the_new_program_back_and_restarts_nothing() {
+    let running = Running::start().await;
+    let (before, old) = (running.pid(), upgrading("0.0.1", "exit 75"));
+    let output = running.update_unit(&old, "exit 75").await;
+    assert_eq!(output.status.code(), Some(70), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the process that runs goes on"), "{}", stderr(&output));
+    assert_eq!((running.restarts(), running.pid()), (String::new(), before));
+    assert_eq!(running.installed.program(), old);
+    running.answers().await;
+}
+
+#[tokio::test]
+async fn an_upgrade_whose_end_is_not_known_is_followed_by_a_restart_of_the_unit() {
+    for upgrade in ["exit 69", "exit 70", "kill -9 $$"] {
+        let running = Running::start().await;
+        let before = running.pid();
+        let output = running.update_unit(&upgrading("0.0.1", "exit 75"), upgrade).await;
+        assert_eq!(output.status.code(), Some(0), "{upgrade}: {}", stderr(&output));
+        assert_eq!(running.restarts(), RESTARTED, "{upgrade}");
+        assert_ne!(running.pid(), before);
+        assert_eq!(running.installed.program(), upgrading("9.9.9", upgrade));
+        running.answers().await;
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_restarts_the_unit_however_its_upgrade_fails() {
+    for upgrade in ["exit 69", "exit 70", "exit 75"] {
+        let running = Running::start().await;
+        let old = upgrading("0.0.1", upgrade);
+        // What took over serves nobody.
+        let output = running.update_unit(&old, &format!("kill -9 {}; exit 0", running.pid())).await;
+        assert_eq!(output.status.code(), Some(70), "{upgrade}: {}", stderr(&output));
+        assert!(stderr(&output).contains("the previous program is back, and answers"), "{}", stderr(&output));
+        assert_eq!(
+            (running.restarts(), running.installed.program()),
+            (RESTARTED.to_owned(), old),
+            "{upgrade}"
+        );
+        running.answers().await;
+    }
 }

@@ -130,7 +130,7 @@ async fn with_a_broken_binary_the_old_one_goes_on_and_says_why() {
     ] {
         replace(&path, &content);
         let output = upgrade_command(&relay).await;
-        assert_eq!(output.status.code(), Some(70), "{content}");
+        assert_eq!(output.status.code(), Some(75), "{content}");
         assert!(
             stderr(&output).contains("no upgrade") && stderr(&output).contains(reason),
             "{}",
@@ -149,7 +149,7 @@ async fn a_broken_config_refuses_the_upgrade_and_the_faults_are_told() {
     let good = relay.config();
     relay.set_config(&good.replace("mode = \"disabled\"", "mode = \"disabld\""));
     let output = upgrade_command(&relay).await;
-    assert_eq!(output.status.code(), Some(70));
+    assert_eq!(output.status.code(), Some(75));
     assert!(stderr(&output).contains("did you mean `disabled`?"), "{}", stderr(&output));
     // A port that another has.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

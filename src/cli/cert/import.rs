@@ -14,7 +14,7 @@ use super::{StorageArgs, become_owner, refuse};
 use crate::{
     acme::{self, Stored},
     cli::answer,
-    config::{ServerName, Subject},
+    config::{Environment, ServerName, Subject},
     storage::{Pair, Storage, StorageError},
     tls::certificates::{Certificate, CertificateError, address},
 };
@@ -66,7 +66,7 @@ enum ImportError {
 
 /// Copies the pair into the storage directory.
 pub(super) fn run(arguments: &ImportArgs) -> ExitCode {
-    let directory = match arguments.storage.directory() {
+    let directory = match arguments.storage.directory(&Environment::of_process()) {
         Ok(directory) => directory,
         Err(code) => return code,
     };

@@ -14,7 +14,7 @@ use crate::{
         dns::{self, DnsSolver, Manual, Resolvers, Responder, responder::ResponderError},
     },
     cli::{ConfigArgs, EXIT_INTERNAL, answer, run::runtime},
-    config::{AcmeConfig, CertificateSource, ServerName, Subject, Tls, acme::ChallengeKind},
+    config::{AcmeConfig, CertificateSource, Environment, ServerName, Subject, Tls, acme::ChallengeKind},
     log,
     storage::{Storage, StorageError},
     tls::Predecessor,
@@ -22,6 +22,7 @@ use crate::{
 
 /// For what `cert issue` gets certificates, and how.
 #[derive(clap::Args)]
+#[command(mut_arg("config", |config| config.help(crate::cli::CONFIG_HELP)))]
 pub(super) struct IssueArgs {
     /// A domain or a wildcard, such as *.example.org
     #[arg(value_name = "NAME", required = true)]
@@ -65,7 +66,7 @@ enum IssueError {
 
 /// Orders a certificate for each of the names.
 pub(super) fn run(arguments: IssueArgs) -> ExitCode {
-    let mut config = arguments.config;
+    let mut config = arguments.config.or_installed(&Environment::of_process());
     config.flags.domain = arguments.names;
     let way = if arguments.dns_manual { Way::ByHand } else { Way::Configured };
     let loaded = match config.load() {

@@ -2,13 +2,16 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
 use time::{OffsetDateTime, macros::format_description};
 
 use super::StorageArgs;
 use crate::{
     acme::{self, Stored},
     cli::{EXIT_INTERNAL, answer},
-    storage::Storage,
+    config::Environment,
+    storage::{Storage, StorageError},
+    tls::local_ca,
 };
 
 /// How `cert list` shows what.
@@ -24,16 +27,16 @@ pub(super) struct ListArgs {
 
 /// Shows what is stored. Asks nobody, and writes nothing.
 pub(super) fn run(arguments: &ListArgs) -> ExitCode {
-    let directory = match arguments.storage.directory() {
+    let directory = match arguments.storage.directory(&Environment::of_process()) {
         Ok(directory) => directory,
         Err(code) => return code,
     };
-    let stored = match acme::stored(&Storage::at(&directory)) {
-        Ok(stored) => stored,
+    let rows = match rows(&Storage::at(&directory)) {
+        Ok(rows) => rows,
         Err(error) => return super::refuse(error),
     };
     if arguments.json {
-        return match json(&stored) {
+        return match json(&rows) {
             Ok(text) => answer(&text),
             Err(error) => {
                 eprintln!("error: {error}");
@@ -41,68 +44,91 @@ pub(super) fn run(arguments: &ListArgs) -> ExitCode {
             }
         };
     }
-    if stored.is_empty() {
+    if rows.is_empty() {
         return answer(&format!("no certificates in {}\n", directory.display()));
     }
-    answer(&table(&stored, OffsetDateTime::now_utc()))
+    answer(&table(&rows, OffsetDateTime::now_utc()))
 }
 
-/// One certificate, in the words of the JSON. Instants are RFC 3339.
-#[derive(serde::Serialize)]
+/// What is known of one name's certificate, in the words of the JSON. Instants are RFC 3339 there.
+#[derive(Serialize)]
 struct Row {
     name: String,
     issuer: Option<String>,
     fingerprint: Option<String>,
-    expires: Option<String>,
-    next_renewal: Option<String>,
+    #[serde(serialize_with = "rfc_3339")]
+    expires: Option<OffsetDateTime>,
+    #[serde(serialize_with = "rfc_3339")]
+    next_renewal: Option<OffsetDateTime>,
     last_error: Option<String>,
-    next_try: Option<String>,
+    #[serde(serialize_with = "rfc_3339")]
+    next_try: Option<OffsetDateTime>,
 }
 
-fn json(stored: &[Stored]) -> serde_json::Result<String> {
-    let rows: Vec<_> = stored
-        .iter()
-        .map(|stored| {
-            let (certificate, entry) = (stored.certificate.as_ref(), &stored.entry);
-            Row {
-                name: stored.subject.to_string(),
-                issuer: certificate.map(|certificate| certificate.issuer.clone()),
-                fingerprint: certificate.map(|certificate| certificate.fingerprint.clone()),
-                expires: certificate.map(|certificate| acme::moment(certificate.not_after)),
-                next_renewal: entry.renew_at.map(acme::moment),
-                last_error: entry.last_error.clone(),
-                next_try: entry.next_try.map(acme::moment),
-            }
-        })
-        .collect();
-    Ok(serde_json::to_string_pretty(&rows)? + "\n")
+fn rfc_3339<S: serde::Serializer>(time: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(acme::moment).serialize(serializer)
+}
+
+impl From<Stored> for Row {
+    fn from(Stored { subject, entry, certificate, .. }: Stored) -> Self {
+        let certificate = certificate.as_ref();
+        Self {
+            name: subject.to_string(),
+            issuer: certificate.map(|certificate| certificate.issuer.clone()),
+            fingerprint: certificate.map(|certificate| certificate.fingerprint.clone()),
+            expires: certificate.map(|certificate| certificate.not_after),
+            next_renewal: entry.renew_at,
+            last_error: entry.last_error,
+            next_try: entry.next_try,
+        }
+    }
+}
+
+/// What CAs issued, then what the relay's own did.
+fn rows(storage: &Storage) -> Result<Vec<Row>, StorageError> {
+    let mut rows: Vec<_> = acme::stored(storage)?.into_iter().map(Row::from).collect();
+    if let Some(leaf) = local_ca::stored(storage)? {
+        rows.extend(leaf.names.iter().map(|name| Row {
+            name: name.to_string(),
+            issuer: Some("local CA".to_owned()),
+            fingerprint: Some(leaf.fingerprint.clone()),
+            expires: Some(leaf.not_after),
+            next_renewal: Some(local_ca::renewal(&leaf)),
+            last_error: None,
+            next_try: None,
+        }));
+    }
+    Ok(rows)
+}
+
+fn json(rows: &[Row]) -> serde_json::Result<String> {
+    Ok(serde_json::to_string_pretty(rows)? + "\n")
 }
 
 /// The columns; the error is last because it may be long.
 const HEAD: [&str; 6] = ["NAME", "ISSUER", "EXPIRES", "NEXT RENEWAL", "NEXT TRY", "LAST ERROR"];
 
-fn table(stored: &[Stored], now: OffsetDateTime) -> String {
-    let mut rows = vec![HEAD.map(str::to_owned)];
-    rows.extend(stored.iter().map(|stored| {
-        let (certificate, entry) = (stored.certificate.as_ref(), &stored.entry);
-        let expires = instant(certificate.map(|certificate| certificate.not_after));
-        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+fn table(rows: &[Row], now: OffsetDateTime) -> String {
+    let mut cells = vec![HEAD.map(str::to_owned)];
+    cells.extend(rows.iter().map(|row| {
+        let expires = instant(row.expires);
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         [
-            stored.subject.to_string(),
-            or_none(certificate.map(|certificate| certificate.issuer.clone())),
-            if certificate.is_some() && !stored.is_valid(now) {
+            row.name.clone(),
+            or_none(&row.issuer),
+            if row.expires.is_some_and(|expires| expires <= now) {
                 format!("{expires} (over)")
             } else {
                 expires
             },
-            instant(entry.renew_at),
-            instant(entry.next_try),
-            or_none(entry.last_error.clone()),
+            instant(row.next_renewal),
+            instant(row.next_try),
+            or_none(&row.last_error),
         ]
         // What a CA or a hook said is shown, and not obeyed.
         .map(|cell| cell.replace(char::is_control, " "))
     }));
-    aligned(&rows)
+    aligned(&cells)
 }
 
 /// To the minute, in UTC.
@@ -149,7 +175,7 @@ mod tests {
     }
 
     /// A good certificate, one that is over and fails, one that never came, and what is none.
-    fn stored() -> Vec<Stored> {
+    fn stored() -> Vec<Row> {
         let directory = tempfile::tempdir().unwrap();
         let storage = Storage::open(directory.path()).unwrap();
         let write = |place: &str, page: &str| {
@@ -166,7 +192,7 @@ mod tests {
         write("_.example.org", failed);
         write("192.0.2.7", "{}");
         storage.write("certificates/.lock", b"").unwrap();
-        acme::stored(&storage).unwrap()
+        rows(&storage).unwrap()
     }
 
     #[test]
@@ -192,6 +218,23 @@ chat.example.org  Some CA R1  2027-02-01 12:30Z         2027-01-01 10:00Z  -    
         assert_eq!(rows[2]["fingerprint"].as_str().unwrap().len(), 95);
         assert_eq!(rows[1]["last_error"], "the DNS hook failed:\n\u{1b}[31mno");
         assert_eq!(rows[0]["issuer"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn the_local_cas_certificate_is_listed_by_its_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path()).unwrap();
+        let names = vec!["chat.lan".parse().unwrap(), "192.168.7.7".parse().unwrap()];
+        let now = datetime!(2026-11-01 1:00 UTC);
+        let machine = local_ca::Machine::current();
+        local_ca::LocalCa::open(storage.clone(), names, &machine, now).unwrap();
+        let text = table(&rows(&storage).unwrap(), now);
+        for name in ["chat.lan", "192.168.7.7"] {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            assert!(line.contains("  local CA  2027-01-30 00:00Z  2026-12-31 00:00Z"), "{text}");
+        }
+        storage.write("local-ca/leaf-key.pem", b"damaged").unwrap();
+        assert!(rows(&storage).unwrap().is_empty());
     }
 
     #[test]

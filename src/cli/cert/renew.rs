@@ -13,8 +13,9 @@ use super::{StorageArgs, become_owner, refuse};
 use crate::{
     acme,
     cli::answer,
-    config::Subject,
+    config::{Environment, Subject},
     storage::{Storage, StorageError},
+    tls::local_ca,
 };
 
 /// Which certificate `cert renew` is about.
@@ -36,6 +37,8 @@ enum RenewError {
         name: Subject,
         directory: PathBuf,
     },
+    /// Its certificate is the local CA's.
+    Local(Subject),
     Storage(StorageError),
     /// We cannot act as the owner of the storage directory.
     Owner(io::Error),
@@ -43,7 +46,7 @@ enum RenewError {
 
 /// Leaves the mark.
 pub(super) fn run(arguments: &RenewArgs) -> ExitCode {
-    let directory = match arguments.storage.directory() {
+    let directory = match arguments.storage.directory(&Environment::of_process()) {
         Ok(directory) => directory,
         Err(code) => return code,
     };
@@ -60,6 +63,10 @@ fn mark(directory: &Path, name: &Subject) -> Result<(), RenewError> {
     become_owner(directory).map_err(RenewError::Owner)?;
     let storage = Storage::at(directory);
     if !storage.path(&acme::directory(name)).is_dir() {
+        let local = local_ca::stored(&storage).map_err(RenewError::Storage)?;
+        if local.is_some_and(|leaf| leaf.is_for(name)) {
+            return Err(RenewError::Local(name.clone()));
+        }
         return Err(RenewError::Unknown { name: name.clone(), directory: directory.to_owned() });
     }
     acme::request_renewal(&storage, name).map_err(RenewError::Storage)
@@ -72,6 +79,10 @@ impl fmt::Display for RenewError {
                 f,
                 "there is no certificate for {name} in {}; `parley-relay cert list` shows those that are",
                 directory.display()
+            ),
+            Self::Local(name) => write!(
+                f,
+                "the certificate for {name} is from the local CA: the relay renews it by itself, long before it expires"
             ),
             Self::Storage(error) => error.fmt(f),
             Self::Owner(error) => write!(f, "cannot act as the owner of the storage directory: {error}"),
@@ -98,5 +109,17 @@ mod tests {
         mark(directory.path(), &name).unwrap();
         let left = storage.list("certificates/_.example.org").unwrap();
         assert_eq!(left.len(), 2, "{left:?}");
+    }
+
+    #[test]
+    fn the_local_cas_certificate_is_renewed_by_the_relay_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path()).unwrap();
+        let machine = local_ca::Machine::current();
+        let names = vec!["chat.lan".parse().unwrap()];
+        local_ca::LocalCa::open(storage, names, &machine, time::OffsetDateTime::now_utc()).unwrap();
+        let refused = |name: &str| mark(directory.path(), &name.parse().unwrap()).unwrap_err().to_string();
+        assert!(refused("chat.lan").contains("renews it by itself"));
+        assert!(refused("other.lan").contains("cert list"));
     }
 }

@@ -64,6 +64,7 @@ impl Case {
             data_home: None,
             home: None,
             sova: self.path("sova.toml"),
+            installed: "/nonexistent/config.toml".into(),
         }
     }
 

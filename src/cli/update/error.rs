@@ -6,7 +6,7 @@ use http::StatusCode;
 use semver::Version;
 
 use crate::{
-    cli::{EXIT_CONFIG, EXIT_INTERNAL, EXIT_UNAVAILABLE, health::HealthError},
+    cli::{EXIT_CONFIG, EXIT_INTERNAL, EXIT_TRY_AGAIN, EXIT_UNAVAILABLE, health::HealthError},
     error::Chain,
 };
 
@@ -14,8 +14,6 @@ use crate::{
 const EXIT_DATA: u8 = 65;
 /// A file cannot be written (EX_CANTCREAT).
 const EXIT_CANNOT_CREATE: u8 = 73;
-/// Another update runs: try again (EX_TEMPFAIL).
-const EXIT_TRY_AGAIN: u8 = 75;
 
 /// Why `update` did not end with a newer relay that runs. Up to [`Self::RolledBack`] nothing was replaced.
 #[derive(Debug)]
@@ -59,6 +57,8 @@ pub(super) enum UpdateError {
 #[derive(Debug)]
 pub(super) enum SourceError {
     Mirror(crate::config::url::UrlError),
+    /// What was given for a directory is none.
+    NoDirectory(PathBuf),
     /// A mirror without TLS, and no key.
     PlainHttp,
     Key(PathBuf, KeyError),
@@ -242,6 +242,11 @@ impl fmt::Display for UpdateError {
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoDirectory(path) => write!(
+                f,
+                "the mirror {} is no directory that is there; a URL begins with https://",
+                path.display()
+            ),
             Self::Mirror(error) => write!(f, "the mirror is neither a directory nor a URL: {error}"),
             Self::PlainHttp => f.write_str(
                 "a mirror over http:// can be anyone: give --public-key FILE, or an https:// mirror, \

@@ -53,6 +53,9 @@ impl Mirror {
         if Path::new(place).is_dir() {
             return Ok(Self::Directory(place.into()));
         }
+        if !place.contains("://") {
+            return Err(SourceError::NoDirectory(place.into()));
+        }
         let base: FrontendUrl = place.parse().map_err(SourceError::Mirror)?;
         let https = base.origin.scheme == Scheme::HTTPS;
         // SECURITY: what comes over plain HTTP runs as root here. A signature makes up for it; checksums from the

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use super::error::ServiceError;
 use crate::cli::{
-    EXIT_UNAVAILABLE,
+    EXIT_TRY_AGAIN,
     health::{self, Target},
 };
 
@@ -38,6 +38,15 @@ pub(super) enum Restarted {
     /// Where it answers is not known.
     Unasked,
     Well,
+}
+
+/// The program that the relay is to run.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Which {
+    /// One that the relay may refuse, and go on.
+    New,
+    /// The one before, in the place of a new one that is not well: a refusal would leave that running.
+    Previous,
 }
 
 /// How the relay is told to run the new program.
@@ -77,37 +86,40 @@ impl Service {
         }
     }
 
-    /// Restarts it and waits until it is well, and stays so for a while.
-    pub(super) async fn restart(&self) -> Result<Restarted, ServiceError> {
+    /// Has it run `which` and waits until it is well, and stays so for a while.
+    pub(super) async fn restart(&self, which: Which) -> Result<Restarted, ServiceError> {
         let Some(restart) = &self.restart else {
             return Ok(Restarted::No);
         };
         match restart {
             Restart::Command(text) => run(Command::new("sh").arg("-c").arg(text), text).await?,
-            Restart::Unit { program, config } => {
-                let mut upgrade = Command::new(program);
-                upgrade.arg("upgrade");
-                if let Some(config) = config {
-                    upgrade.arg("--config").arg(config);
-                }
-                match run(&mut upgrade, "parley-relay upgrade").await {
-                    Ok(()) => {}
-                    Err(ServiceError::Fails { status, .. })
-                        if status.code() == Some(i32::from(EXIT_UNAVAILABLE)) =>
-                    {
-                        let mut systemctl = Command::new("systemctl");
-                        run(systemctl.args(["restart", UNIT]), "systemctl restart parley-relay").await?;
-                    }
-                    Err(ServiceError::Fails { command, status }) => {
-                        return Err(ServiceError::GoesOn { command, status });
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
+            Restart::Unit { program, config } => restart_unit(program, config.as_deref(), which).await?,
         }
         match &self.target {
             Some(target) => becomes_well(target, self.well_within).await.map(|()| Restarted::Well),
             None => Ok(Restarted::Unasked),
+        }
+    }
+}
+
+/// By a handover; where that fails, what runs now is not known, or is what is to go: systemd starts it anew.
+async fn restart_unit(program: &Path, config: Option<&Path>, which: Which) -> Result<(), ServiceError> {
+    let mut upgrade = Command::new(program);
+    upgrade.arg("upgrade");
+    if let Some(config) = config {
+        upgrade.arg("--config").arg(config);
+    }
+    match (run(&mut upgrade, "parley-relay upgrade").await, which) {
+        (Ok(()), _) => Ok(()),
+        (Err(ServiceError::Fails { command, status }), Which::New)
+            if status.code() == Some(i32::from(EXIT_TRY_AGAIN)) =>
+        {
+            Err(ServiceError::GoesOn { command, status })
+        }
+        (Err(error), Which::New | Which::Previous) => {
+            eprintln!("{error}; `systemctl restart {UNIT}` instead");
+            let mut systemctl = Command::new("systemctl");
+            run(systemctl.args(["restart", UNIT]), "systemctl restart parley-relay").await
         }
     }
 }
