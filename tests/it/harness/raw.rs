@@ -37,6 +37,14 @@ impl Raw {
         Self::over(TcpStream::connect(address).await.unwrap())
     }
 
+    /// Whether a connection there ends at once and without a word; the reset may come before it stands.
+    pub(crate) async fn is_refused(address: SocketAddr) -> bool {
+        match TcpStream::connect(address).await {
+            Ok(stream) => Self::over(stream).read_to_end().await.is_empty(),
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
+    }
+
     /// A TLS connection to the relay's HTTPS listener that speaks HTTP/1.1.
     pub(crate) async fn tls(relay: &Relay) -> Self {
         let config = relay.tls_client(&["http/1.1"]);
