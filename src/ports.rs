@@ -73,6 +73,16 @@ pub(crate) struct BindError {
     pub(crate) error: io::Error,
 }
 
+/// The same error, with advice for the config file.
+pub(crate) struct AdvisedByConfig<'a>(&'a BindError);
+
+/// What an error advises to change.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum By {
+    Flag,
+    Config,
+}
+
 /// All that are open.
 pub(crate) struct Ports {
     open: Vec<Open>,
@@ -101,6 +111,14 @@ impl Role {
         match self {
             Self::Main => "--port",
             Self::Redirect => "--http-port",
+        }
+    }
+
+    /// The key under `[server]` that does.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Main => "port",
+            Self::Redirect => "http_port",
         }
     }
 
@@ -310,8 +328,28 @@ impl Inherited {
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tell(f, By::Flag)
+    }
+}
+
+impl fmt::Display for AdvisedByConfig<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.tell(f, By::Config)
+    }
+}
+
+impl BindError {
+    /// For somebody who has changed the config of a relay that runs: its flags stay as they are.
+    pub(crate) fn advised_by_config(&self) -> AdvisedByConfig<'_> {
+        AdvisedByConfig(self)
+    }
+
+    fn tell(&self, f: &mut fmt::Formatter<'_>, by: By) -> fmt::Result {
         let Wanted { role, port, .. } = self.wanted;
-        let flag = role.flag();
+        let (choice, host) = match by {
+            By::Flag => (format!("{} ", role.flag()), "--host"),
+            By::Config => (format!("[server] {} = ", role.key()), "[server] host"),
+        };
         write!(f, "cannot listen on {}: {}", self.wanted.address(), self.error)?;
         let kind = self.error.kind();
         // 443 is 8443 for those who may not have it, 80 is 8080.
@@ -320,16 +358,16 @@ impl fmt::Display for BindError {
             write!(
                 f,
                 "\n  ports below 1024 need a capability: run under the systemd unit \
-                 (AmbientCapabilities=CAP_NET_BIND_SERVICE),\n  or take another: {flag} {other}"
+                 (AmbientCapabilities=CAP_NET_BIND_SERVICE),\n  or take another: {choice}{other}"
             )?;
         } else if kind == io::ErrorKind::AddrInUse {
             write!(
                 f,
                 "\n  another program listens there (find it with `ss -ltnp 'sport = :{port}'`): stop it,\n  \
-                 or take another port: {flag} {other}"
+                 or take another port: {choice}{other}"
             )?;
         } else if kind == io::ErrorKind::AddrNotAvailable {
-            f.write_str("\n  this machine does not have that address: leave --host off to listen on all")?;
+            write!(f, "\n  this machine does not have that address: leave {host} off to listen on all")?;
         }
         Ok(())
     }
@@ -356,6 +394,9 @@ mod tests {
             let wanted = Wanted { role, host: [127, 0, 0, 1].into(), port };
             let text = BindError { wanted, error: kind.into() }.to_string();
             assert!(text.contains(&format!("127.0.0.1:{port}")) && text.ends_with(advice), "{text}");
+            let text = BindError { wanted, error: kind.into() }.advised_by_config().to_string();
+            let advice = advice.replace("--port", "[server] port =");
+            assert!(text.ends_with(&advice.replace("--http-port", "[server] http_port =")), "{text}");
         }
     }
 }

@@ -245,9 +245,14 @@ impl Running {
                     match upgraded {
                         Ok(successor) => return Why::Replaced(Box::new(successor)),
                         Err(error) => {
-                            tracing::error!("no upgrade: {error}; this process goes on as before");
+                            let reason = error.to_string();
+                            let mut lines = reason.lines();
+                            let first = lines.next().unwrap_or_default();
+                            tracing::error!("no upgrade, and this process goes on as before: {first}");
+                            // Not as a field: they have carets that point at something.
+                            lines.for_each(|line| tracing::error!("{line}"));
                             if let Some(run_file) = &mut self.run_file {
-                                run_file.refused(&error.to_string());
+                                run_file.refused(&reason);
                             }
                         }
                     }
@@ -319,6 +324,16 @@ async fn unkept(edge: &mut Option<Edge>) {
     match edge {
         Some(edge) => edge.unkept().await,
         None => std::future::pending().await,
+    }
+}
+
+impl StartError {
+    /// For somebody who has changed the config of a relay that runs.
+    pub(crate) fn advised_by_config(&self) -> String {
+        match self {
+            Self::Bind(error) => error.advised_by_config().to_string(),
+            Self::Tls(_) | Self::Site(_) | Self::Signals(_) | Self::Handover(_) => self.to_string(),
+        }
     }
 }
 

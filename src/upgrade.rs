@@ -192,7 +192,7 @@ impl fmt::Display for UpgradeError {
         match self {
             Self::Start { program, error } => write!(f, "{} cannot be started: {error}", program.display()),
             Self::Sockets(error) => write!(f, "the new process cannot be given the sockets: {error}"),
-            Self::Refused(text) => write!(f, "the new process refuses: {text}"),
+            Self::Refused(text) => write!(f, "the new process refuses:\n{text}"),
             Self::Ended(status) => write!(f, "the new process ended before it was ready: {status}"),
             Self::Wait(error) => write!(f, "the new process cannot be waited for: {error}"),
             Self::Late => {

@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
     serve(runtime, async {
         let relay = Relay::bind(config, surroundings).inspect_err(|error| {
             if let Some(handover) = last_word {
-                handover.refuse(&error.to_string());
+                handover.refuse(&error.advised_by_config());
             }
         });
         relay?.run().await

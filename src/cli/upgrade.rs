@@ -116,7 +116,8 @@ impl NoUpgrade {
 impl fmt::Display for NoUpgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Refused(reason) => f.write_str(reason),
+            // It is shown, and not obeyed: it may come from another user.
+            Self::Refused(reason) => f.write_str(&reason.replace(|c: char| c.is_control() && c != '\n', " ")),
             Self::Ended(pid) => write!(f, "process {pid} has ended"),
             Self::Silent(pid) => write!(f, "process {pid} does not answer; its log may say why"),
         }

@@ -90,7 +90,7 @@ impl Refusal {
     fn text(&self) -> String {
         match self {
             Self::Config(error) => error.render(Style::Plain),
-            Self::Start(error) => error.to_string(),
+            Self::Start(error) => error.advised_by_config(),
             Self::Reading(error) => error.to_string(),
         }
     }

@@ -143,6 +143,7 @@ async fn a_port_that_cannot_be_had_refuses_the_whole_configuration() {
         .set_config(&good.replace("http_port = 0", &format!("http_port = {port}")).replace("proxy", "block"));
     relay.reload("is refused").await;
     relay.log_with(&["cannot listen on 127.0.0.1", "in use"]).await;
+    relay.log_with(&["take another port: [server] "]).await;
     assert_eq!(Client::https(&relay, Version::Http2).get("/x").await.status, 404);
     // Told once is enough: it is free now.
     drop(taken);

@@ -150,13 +150,27 @@ async fn a_broken_config_refuses_the_upgrade_and_the_faults_are_told() {
     relay.set_config(&good.replace("mode = \"disabled\"", "mode = \"disabld\""));
     let output = upgrade_command(&relay).await;
     assert_eq!(output.status.code(), Some(75));
-    assert!(stderr(&output).contains("did you mean `disabled`?"), "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(
+        told.starts_with("error: no upgrade: the new process refuses:\nerror: `frontend.mode`"),
+        "{told}"
+    );
+    assert!(told.contains("did you mean `disabled`?"), "{told}");
+    relay.log_with(&["no upgrade, and this process goes on as before: the new process refuses:"]).await;
+    // The caret is under what it points at.
+    let column = |line: &str, what: &str| line.find(what).unwrap_or_else(|| panic!("{line}"));
+    let (line, carets) = (
+        relay.log_with(&["ERROR", "| mode", "disabld"]).await,
+        relay.log_with(&["ERROR", "| ", "^^^"]).await,
+    );
+    assert_eq!(column(&line, "\"disabld"), column(&carets, "^"), "{line}\n{carets}");
     // A port that another has.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     relay.set_config(&good.replace("http_port = 0", &format!("http_port = {port}")));
     let output = upgrade_command(&relay).await;
     assert!(stderr(&output).contains("cannot listen on 127.0.0.1"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("take another port: [server] http_port = "), "{}", stderr(&output));
     assert_eq!(Client::https(&relay, Version::Http2).get("/").await.status, 404);
     // The same config mended: it is another upgrade, and works.
     relay.set_config(&good);
