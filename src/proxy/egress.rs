@@ -17,6 +17,7 @@ use hyper_util::{
     rt::TokioIo,
 };
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
@@ -149,6 +150,9 @@ async fn dial(to: &Authority) -> io::Result<TcpStream> {
 async fn dial_from(source: Ipv4Addr, to: SocketAddrV4) -> Result<TcpStream, ConnectError> {
     let socket = TcpSocket::new_v4().map_err(ConnectError::Io)?;
     socket.bind(SocketAddr::from((source, 0))).map_err(not_bound)?;
+    // From the first moment: a client that leaves while this connects must not leave the port behind either. The
+    // `Socket` that this becomes sees to its end.
+    SockRef::from(&socket).set_linger(Some(Duration::ZERO)).map_err(ConnectError::Io)?;
     let stream = socket.connect(to.into()).await.map_err(ConnectError::Io)?;
     tcp::prepare(&stream).map_err(ConnectError::Io)?;
     Ok(stream)

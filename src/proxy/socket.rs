@@ -8,8 +8,10 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
@@ -52,14 +54,13 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if self.notes.reset.load(Ordering::Acquire) {
-            let tcp = match &self.stream {
-                Either::Left(tcp) => tcp,
-                Either::Right(tls) => tls.get_ref().0,
-            };
-            // An error: the peer was first.
-            tcp.set_zero_linger().ok();
-        }
+        let tcp = match &self.stream {
+            Either::Left(tcp) => tcp,
+            Either::Right(tls) => tls.get_ref().0,
+        };
+        let linger = self.notes.reset.load(Ordering::Acquire).then_some(Duration::ZERO);
+        // An error: the peer was first.
+        SockRef::from(tcp).set_linger(linger).ok();
     }
 }
 

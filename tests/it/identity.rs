@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::harness::{Backend, Client, Flask, Relay, on_h1_and_h2};
+use crate::harness::{Backend, Client, Flask, Frames, Relay, frames::RST_STREAM, on_h1_and_h2};
 
 /// Whether an address is in 127.64.0.0/10.
 fn stands_for_a_client(address: IpAddr) -> bool {
@@ -66,7 +66,6 @@ async fn clients_that_come_themselves_are_told_apart() {
 /// A port that was bound is kept from every program of the machine while a closed connection waits there.
 #[tokio::test]
 async fn closed_connections_to_the_backend_leave_no_port_behind() {
-    const TIME_WAIT: &str = "06";
     let backend = Backend::start().await;
     let relay =
         Relay::builder().backend(backend.address()).toml("[backend]\nmax_connections = 1").start().await;
@@ -80,16 +79,41 @@ async fn closed_connections_to_the_backend_leave_no_port_behind() {
         peers
     };
     assert!(peers.len() > 20 && backend.opened() > 20);
-    let port = backend.address().port();
+    let waiting = waiting_ports(&backend);
+    assert!(waiting.is_empty(), "{waiting:?}");
+}
+
+/// The same of requests that end while the connection for them is being made.
+#[tokio::test]
+async fn a1_requests_that_are_reset_at_once_leave_no_port_behind() {
+    const CANCEL: u32 = 8;
+    let backend = Backend::start().await;
+    let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
+    for _ in 0..5 {
+        let mut frames = Frames::open(&relay, &[]).await;
+        for stream in (1..200).step_by(2) {
+            frames.get(stream, "/x").await;
+            assert!(frames.send(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()).await);
+        }
+        assert!(frames.ping().await);
+    }
+    backend.wait_open(0).await;
+    let waiting = waiting_ports(&backend);
+    assert!(waiting.is_empty(), "{waiting:?}");
+}
+
+/// The sources of clients whose connections to the backend are closed, and not forgotten by the system.
+fn waiting_ports(backend: &Backend) -> Vec<String> {
+    const TIME_WAIT: &str = "06";
+    let port = format!(":{:04X}", backend.address().port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let waiting: Vec<_> = table
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|line| line[2].ends_with(&format!(":{port:04X}")) && line[3] == TIME_WAIT)
+    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines
+        .filter(|line| line[2].ends_with(&port) && line[3] == TIME_WAIT)
         // The look at the backend at the start was made from 127.0.0.1, and bound nothing.
         .filter(|line| !line[1].starts_with("0100007F:"))
-        .collect();
-    assert!(waiting.is_empty(), "{waiting:?}");
+        .map(|line| line[1].to_owned())
+        .collect()
 }
 
 on_h1_and_h2! {
