@@ -42,6 +42,8 @@ forget_paths() {
   sysroot=$(rustc --print sysroot)
   export RUSTFLAGS="--remap-path-prefix=$PWD=/build --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$sysroot=/rust"
   export CFLAGS="-ffile-prefix-map=$PWD=/build -ffile-prefix-map=$cargo_home=/cargo"
+  # The allocator writes down when it was built.
+  CFLAGS+=' -Wno-builtin-macro-redefined -D__DATE__="-" -D__TIME__="-"'
   # A pinned build takes no other flags from the machine.
   unset CARGO_ENCODED_RUSTFLAGS CXXFLAGS
 }

@@ -268,9 +268,7 @@ async fn a2_floods_of_control_frames_end_by_goaway() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a1_floods_of_streams_and_header_blocks_end_by_goaway() {
-    // Each stream may cost the backend a request, which others wait for: that is bounded by limits of requests, and
-    // not by those of frames.
-    each_ends_by_goaway(streams_and_blocks(), Pace { p99: 10 * SECOND, ..pace() }).await;
+    each_ends_by_goaway(streams_and_blocks(), pace()).await;
 }
 
 #[tokio::test]
