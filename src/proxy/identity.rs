@@ -10,6 +10,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use crate::admission::ClientKey;
+
 /// 127.64.0.0/10: far from 127.0.0.1 and from 127.0.0.53, and large enough that two clients seldom meet.
 const NETWORK: u32 = 0x7f40_0000;
 const HOSTS: u32 = 0x003f_ffff;
@@ -38,10 +40,7 @@ impl Identity {
         if self.refused.load(Ordering::Relaxed) {
             return None;
         }
-        let hash = match client.to_canonical() {
-            IpAddr::V4(address) => self.key.hash_one(address.octets()),
-            IpAddr::V6(address) => self.key.hash_one(&address.octets()[..8]),
-        };
+        let hash = self.key.hash_one(ClientKey::from(client));
         Some(Ipv4Addr::from(NETWORK | hash as u32 & HOSTS))
     }
 
