@@ -40,12 +40,15 @@ const END_HEADERS: u8 = 4;
 const CONTROL: Budget = Budget { at_once: 1000, a_second: 330 };
 /// Each SETTINGS can change the window of every stream, and is answered: one at the start is all that clients send.
 const SETTINGS_COST: u32 = 20;
-/// What a response earns: a control frame for so many bytes written. Clients that give back what they took piece by
-/// piece send two WINDOW_UPDATEs, for the stream and the connection, for each piece; of 512 bytes then.
+/// What a response earns: two control frames for each DATA frame, since clients give back what they took of it to the
+/// stream and to the connection. It may have been a small one: a client that gives back each piece when its window is
+/// used up gets ever smaller ones (the h2 crate's does). And one for so many bytes, for clients that give back a large
+/// frame piece by piece; of 512 bytes then.
+const DATA_EARNS: u64 = 2;
 const BYTES_EARN: u64 = 256;
-/// What a request earns, in such bytes: older clients send a PRIORITY with each, newer ones a PRIORITY_UPDATE, and
+/// What a request earns: older clients send a PRIORITY with each, newer ones a PRIORITY_UPDATE, and
 /// what comes for a response without a body still needs its windows back.
-const REQUEST_EARNS: u64 = 4 * BYTES_EARN;
+const REQUEST_EARNS: u64 = 4;
 
 /// Streams that the client takes back. A browser that leaves a page takes back all it has open, 64 here, at once; four
 /// times that, and then as many a second as nghttp2 allows. (Its 1,000 at once are too many for what is behind us:
@@ -99,7 +102,8 @@ impl Bucket {
 
 /// Follows the frames of one connection.
 pub(super) struct Frames {
-    at: At,
+    received: Boundaries,
+    sent: Boundaries,
     block: Block,
     control: Bucket,
     resets: Bucket,
@@ -113,12 +117,48 @@ pub(super) struct Frames {
     end: End,
 }
 
-/// Where in the bytes of a connection we are.
-enum At {
-    /// In something that is skipped, of which this many bytes are to come.
+/// Where in the frames of one side we are.
+enum Boundaries {
+    /// In a payload, or in the preface, of which this many bytes are to come.
     Payload(usize),
     /// In the head of a frame of which so many bytes have come.
     Head { head: [u8; HEAD], have: usize },
+}
+
+enum Boundary {
+    Begin { kind: u8, flags: u8, length: usize },
+    End,
+}
+
+impl Boundaries {
+    const START: Self = Self::Head { head: [0; HEAD], have: 0 };
+
+    /// Follows the bytes of `rest` up to where a frame begins or ends next.
+    fn next(&mut self, rest: &mut &[u8]) -> Option<Boundary> {
+        match self {
+            Self::Payload(left) => {
+                let taken = rest.len().min(*left);
+                (*left, *rest) = (*left - taken, &rest[taken..]);
+                if *left > 0 {
+                    return None;
+                }
+                *self = Self::START;
+                Some(Boundary::End)
+            }
+            Self::Head { head, have } => {
+                let taken = rest.len().min(HEAD - *have);
+                head[*have..*have + taken].copy_from_slice(&rest[..taken]);
+                (*have, *rest) = (*have + taken, &rest[taken..]);
+                if *have < HEAD {
+                    return None;
+                }
+                let [high, middle, low, kind, flags, ..] = *head;
+                let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+                *self = Self::Payload(length);
+                Some(Boundary::Begin { kind, flags, length })
+            }
+        }
+    }
 }
 
 /// The header block that is coming (RFC 9113 4.3). The preface is taken for one.
@@ -145,7 +185,8 @@ impl Frames {
     /// Of a connection that begins now, each of whose header blocks has to be whole `within` this time.
     pub(super) fn new(within: Duration) -> Self {
         Self {
-            at: At::Payload(PREFACE),
+            received: Boundaries::Payload(PREFACE),
+            sent: Boundaries::START,
             block: Block::Ends,
             control: Bucket::new(CONTROL),
             resets: Bucket::new(RESETS),
@@ -162,9 +203,15 @@ impl Frames {
         self.end != End::No
     }
 
-    /// Notes that `bytes` were written to the client.
-    pub(super) fn sent(&mut self, bytes: usize) {
-        self.earn(bytes as u64);
+    /// Notes what was written to the client.
+    pub(super) fn sent(&mut self, mut bytes: &[u8]) {
+        while let Some(boundary) = self.sent.next(&mut bytes) {
+            if let Boundary::Begin { kind: DATA, length, .. } = boundary
+                && length > 0
+            {
+                self.earn(DATA_EARNS.max(length as u64 / BYTES_EARN));
+            }
+        }
     }
 
     /// Reads for h2: what the client sent, up to the frame that is one too many.
@@ -198,24 +245,12 @@ impl Frames {
     /// Follows the next bytes of the connection. Gives how many of them h2 may have.
     fn follow(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
-        while !rest.is_empty() && !matches!(self.end, End::Given(_)) {
-            match &mut self.at {
-                At::Payload(left) => {
-                    let taken = rest.len().min(*left);
-                    (*left, rest) = (*left - taken, &rest[taken..]);
-                    if *left == 0 {
-                        self.boundary();
-                    }
-                }
-                At::Head { head, have } => {
-                    let taken = rest.len().min(HEAD - *have);
-                    head[*have..*have + taken].copy_from_slice(&rest[..taken]);
-                    (*have, rest) = (*have + taken, &rest[taken..]);
-                    if *have == HEAD {
-                        let head = *head;
-                        self.head(head);
-                    }
-                }
+        while !matches!(self.end, End::Given(_))
+            && let Some(boundary) = self.received.next(&mut rest)
+        {
+            match boundary {
+                Boundary::Begin { kind, flags, .. } => self.begins(kind, flags),
+                Boundary::End => self.ended(),
             }
         }
         if self.block != Block::No || self.end == End::Next {
@@ -226,10 +261,7 @@ impl Frames {
         bytes.len() - rest.len()
     }
 
-    /// A frame begins.
-    fn head(&mut self, [length @ .., kind, flags, _, _, _, _]: [u8; HEAD]) {
-        let [high, middle, low] = length;
-        let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+    fn begins(&mut self, kind: u8, flags: u8) {
         let within = match kind {
             DATA => true,
             HEADERS | CONTINUATION => {
@@ -249,16 +281,9 @@ impl Frames {
             self.end = End::Next;
             self.no_longer_awaited();
         }
-        if length == 0 {
-            self.boundary();
-        } else {
-            self.at = At::Payload(length);
-        }
     }
 
-    /// A frame has ended.
-    fn boundary(&mut self) {
-        self.at = At::Head { head: [0; HEAD], have: 0 };
+    fn ended(&mut self) {
         if self.block == Block::Ends {
             self.block = Block::No;
         }
@@ -272,8 +297,8 @@ impl Frames {
         self.late.disarm();
     }
 
-    fn earn(&mut self, bytes: u64) {
-        self.earned = self.earned.saturating_add(bytes.saturating_mul(MILLION / BYTES_EARN));
+    fn earn(&mut self, frames: u64) {
+        self.earned = self.earned.saturating_add(frames.saturating_mul(MILLION));
     }
 }
 
@@ -378,18 +403,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn responses_and_requests_earn_control_frames_and_no_resets() {
         let mut frames = begun();
-        for _ in 0..100_000 {
-            frames.sent(512);
-            frames.follow(&frame(8, 0, &[0, 0, 2, 0]));
-            frames.follow(&frame(8, 0, &[0, 0, 2, 0]));
+        for length in [1, 16_384] {
+            let (data, each) = (frame(DATA, 0, &vec![0; length]), (length / 256).max(2));
+            for _ in 0..10_000 {
+                let (part, rest) = data.split_at(7);
+                frames.sent(part);
+                frames.sent(rest);
+                (0..each).for_each(|_| assert_eq!(frames.follow(&frame(8, 0, &[0, 0, 2, 0])), 13));
+            }
         }
         for _ in 0..100_000 {
             frames.follow(&frame(HEADERS, END_HEADERS, &[0; 3]));
             frames.follow(&frame(2, 0, &[0; 5]));
         }
         assert!(!frames.is_over());
-        frames.sent(1 << 30);
+        frames.sent(&frame(DATA, 0, &[0; 1 << 23]));
         assert_eq!(let_through(&mut frames, &frame(RST_STREAM, 0, &[0; 4])), 257);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a2_what_answers_a_control_frame_earns_none() {
+        let mut frames = begun();
+        for _ in 0..1000 {
+            frames.follow(&frame(PING, 0, &[0; 8]));
+            frames.sent(&[frame(PING, 1, &[0; 8]), frame(DATA, 0, &[])].concat());
+        }
+        assert_eq!(let_through(&mut frames, &frame(PING, 0, &[0; 8])), 1);
     }
 
     #[tokio::test(start_paused = true)]

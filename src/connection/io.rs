@@ -19,10 +19,13 @@ use super::{
 };
 use crate::in_flight::Requests;
 
-/// How many bytes of an unread request are still taken in after the last response, and for how long: a close
-/// with unread bytes is a reset, which can overtake the response that says why (attacks.md S12).
+/// How many bytes are still taken in after the last response: a close with unread bytes is a reset, which can
+/// overtake the response (attacks.md S12). They are the rest of a request, or the WINDOW_UPDATEs of a client that is
+/// not done with what we sent.
 const LINGER_BYTES: usize = 256 << 10;
-const LINGER_FOR: Duration = Duration::from_secs(2);
+/// How long the client may be silent meanwhile, and how long all of it may take.
+const LINGER_SILENT: Duration = Duration::from_secs(2);
+const LINGER_FOR: Duration = Duration::from_secs(30);
 
 /// How the bytes of a client's connection are to be taken.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +41,7 @@ pub(crate) struct ClientIo<S> {
     stream: S,
     requests: Requests,
     reader: Reader,
-    lingering: Wait,
+    silence: Wait,
     linger: Linger,
 }
 
@@ -52,9 +55,10 @@ enum Reader {
 enum Linger {
     /// The connection is in use.
     No,
-    /// Our side is closed; this many bytes are still taken in.
+    /// Our side is closed; this many bytes are still taken in, for so long.
     Until {
         bytes: usize,
+        end: Instant,
     },
     Done,
 }
@@ -68,7 +72,7 @@ impl<S> ClientIo<S> {
                 Framing::Heads(heads) => Reader::Requests(Reading::new(heads)),
                 Framing::Frames { within } => Reader::Frames(Frames::new(within)),
             },
-            lingering: Wait::default(),
+            silence: Wait::default(),
             linger: Linger::No,
         }
     }
@@ -103,8 +107,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
 
 impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
-        Poll::Ready(self.wrote(written))
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.wrote(&[io::IoSlice::new(buf)], written);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -112,8 +117,9 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
-        Poll::Ready(self.wrote(written))
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        self.wrote(bufs, written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -128,20 +134,21 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
         let this = &mut *self;
         if matches!(this.linger, Linger::No) {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            this.linger = Linger::Until { bytes: LINGER_BYTES };
+            this.linger = Linger::Until { bytes: LINGER_BYTES, end: Instant::now() + LINGER_FOR };
         }
         let mut scratch = [0; 4096];
-        while let Linger::Until { bytes } = this.linger {
+        while let Linger::Until { bytes, end } = this.linger {
             let mut buf = ReadBuf::new(&mut scratch);
             let read = Pin::new(&mut this.stream).poll_read(cx, &mut buf);
             let taken = buf.filled().len();
             match read {
                 Poll::Ready(Ok(())) if taken > 0 && taken < bytes => {
-                    this.linger = Linger::Until { bytes: bytes - taken };
+                    this.linger = Linger::Until { bytes: bytes - taken, end };
+                    this.silence.disarm();
                 }
                 Poll::Ready(_) => this.linger = Linger::Done,
                 Poll::Pending => {
-                    ready!(this.lingering.poll_until(|| Instant::now() + LINGER_FOR, cx));
+                    ready!(this.silence.poll_until(|| end.min(Instant::now() + LINGER_SILENT), cx));
                     this.linger = Linger::Done;
                 }
             }
@@ -152,11 +159,13 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
 
 impl<S> ClientIo<S> {
     /// What a client has to say about what it takes is in proportion to it.
-    fn wrote(&mut self, written: io::Result<usize>) -> io::Result<usize> {
-        if let (Reader::Frames(frames), Ok(bytes)) = (&mut self.reader, &written) {
-            frames.sent(*bytes);
+    fn wrote(&mut self, bufs: &[io::IoSlice<'_>], mut written: usize) {
+        let Reader::Frames(frames) = &mut self.reader else { return };
+        for buf in bufs {
+            let here = written.min(buf.len());
+            frames.sent(&buf[..here]);
+            written -= here;
         }
-        written
     }
 }
 
@@ -193,6 +202,22 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), 2);
         let mut rest = Vec::new();
         peer.read_to_end(&mut rest).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn s12_a_client_that_is_not_done_is_waited_for_and_not_for_ever() {
+        let (ours, mut peer) = tokio::io::duplex(64);
+        let mut io = ClientIo::new(ours, Requests::new(), heads());
+        let drips = tokio::spawn(async move {
+            while peer.write_all(&[0; 13]).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+        let began = Instant::now();
+        io.shutdown().await.unwrap();
+        assert_eq!(began.elapsed().as_secs(), 30);
+        drop(io);
+        drips.await.unwrap();
     }
 
     fn heads() -> Framing {

@@ -32,6 +32,9 @@ const MEMORY: u64 = 64 << 20;
 const FRAMES: usize = 100_000;
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Is answered with more than anybody takes here.
+const DOWNLOAD: &str = "/download";
+
 /// A flood: what comes before it, the frames of its `n`-th piece, and how many they are.
 struct Flood {
     name: &'static str,
@@ -69,6 +72,11 @@ fn control_frames() -> Vec<Flood> {
         same("PRIORITY_UPDATE", Vec::new(), frame(PRIORITY_UPDATE, 0, 0, b"\0\0\0\x01u=1")),
         same("WINDOW_UPDATE of the connection", Vec::new(), window(0, 1)),
         same("WINDOW_UPDATE of a stream", pending(1), window(1, 1)),
+        {
+            let shut = frame(SETTINGS, 0, 0, &settings(&[(INITIAL_WINDOW_SIZE, 0)]));
+            let download = headers(END_STREAM, 1, &request("GET", DOWNLOAD));
+            same("WINDOW_UPDATE that is waited for", [shut, download].concat(), window(1, 1))
+        },
         same("WINDOW_UPDATE of a closed stream", [pending(1), cancel(1)].concat(), window(1, 1)),
         same("RST_STREAM of a closed stream", pending(1), cancel(1)),
         same("empty unknown frames", Vec::new(), frame(0xbe, 0, 0, &[])),
@@ -215,7 +223,11 @@ async fn each_ends_by_goaway(floods: Vec<Flood>, Pace { attackers, lasting, p99 
     // What takes long is run against what is given away, where there is one.
     let binary = std::env::var_os("PARLEY_RELAY_STATIC").filter(|_| !lasting.is_zero());
     let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_parley-relay").into());
-    let backend = Backend::builder().on(PENDING, |_| Reply::silence()).start().await;
+    let backend = Backend::builder()
+        .on(PENDING, |_| Reply::silence())
+        .on(DOWNLOAD, |_| Reply::zeros(1 << 30))
+        .start()
+        .await;
     let relay = Relay::builder().binary(&binary).self_signed().backend(backend.address()).start().await;
     let relay = Arc::new(relay);
     let before = relay.rss();

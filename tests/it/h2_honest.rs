@@ -10,7 +10,7 @@ use crate::{
     h2_cases::{headers, request},
     harness::{
         Backend, Client, Frames, Relay, Reply, Version,
-        client::count,
+        client::{count, next_chunk},
         frames::{
             DATA, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY_UPDATE, RST_STREAM,
             WINDOW, frame,
@@ -100,12 +100,16 @@ async fn a_client_that_measures_the_way_by_pings_downloads_and_uploads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_download_with_a_window_of_1_kib_is_whole() {
-    const TINY: u32 = 1024;
-    let length = much(4 * MIB, 64 * MIB);
+async fn downloads_with_tiny_windows_are_whole() {
+    for (window, length) in [(1024, much(4 * MIB, 64 * MIB)), (16, 64 << 10)] {
+        download_with(window, length).await;
+    }
+}
+
+async fn download_with(window: u32, length: u64) {
     let backend = Backend::builder().on("/down", move |_| Reply::zeros(length)).start().await;
     let relay = relay(&backend).await;
-    let mut frames = Frames::open(&relay, &[(INITIAL_WINDOW_SIZE, TINY)]).await;
+    let mut frames = Frames::open(&relay, &[(INITIAL_WINDOW_SIZE, window)]).await;
     frames.get(1, "/down").await;
     let mut taken = 0;
     tokio::time::timeout(Duration::from_secs(300), async {
@@ -125,6 +129,30 @@ async fn a_download_with_a_window_of_1_kib_is_whole() {
     .await
     .expect("a download in time");
     assert_eq!(taken, length);
+    assert_none_ended(&relay);
+}
+
+/// The h2 crate's client gives back each piece by itself once its window is used up, and so gets ever smaller ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_that_is_taken_slowly_is_whole() {
+    let backend = Backend::builder().on("/events", |_| Reply::events()).start().await;
+    let relay = relay(&backend).await;
+    let client = Client::https(&relay, Version::Http2);
+    let mut body = client.call("GET", "/events").open().await.into_body();
+    let feed = backend.feed().await;
+    let sending =
+        tokio::spawn(async move { while feed.offer(format!("data: {}\n\n", "x".repeat(4000))).await {} });
+    // Each buffer on the way is full.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut pieces = Vec::new();
+    while pieces.len() < 6000 {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+        pieces.push(next_chunk(&mut body).await.expect("the stream goes on").len());
+    }
+    pieces.sort_unstable();
+    println!("pieces of {} bytes, the median {}", pieces[0], pieces[pieces.len() / 2]);
+    drop(body);
+    sending.await.unwrap();
     assert_none_ended(&relay);
 }
 

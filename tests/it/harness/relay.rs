@@ -250,10 +250,13 @@ impl Drop for Relay {
     /// nothing panicked.
     fn drop(&mut self) {
         self.process.kill();
+        let lines = self.process.last_lines();
         if std::thread::panicking() {
+            eprintln!("the relay's last words:");
+            lines.iter().rev().take(40).rev().for_each(|line| eprintln!("  {line}"));
             return;
         }
-        for line in self.process.last_lines() {
+        for line in lines {
             for secret in [CANARY, "PRIVATE KEY"] {
                 assert!(!line.contains(secret), "a secret is in the log: {line}");
             }
