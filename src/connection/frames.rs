@@ -30,6 +30,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const END_HEADERS: u8 = 4;
@@ -58,6 +59,11 @@ pub(super) const RESETS_AT_ONCE: u32 = 256;
 
 /// How long the end may take: for the rest of the last frame, and for GOAWAY to be taken.
 pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A WINDOW_UPDATE of less is answered with a DATA frame as small, which is given back with another (the silly window
+/// syndrome, RFC 1122 4.2.3.4). So the next frames are read a moment later, together.
+const SILLY_WINDOW: u32 = 256;
+const SILLY_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a client may do at once, and what comes back of it.
 #[derive(Clone, Copy, Debug)]
@@ -114,20 +120,31 @@ pub(super) struct Frames {
     /// When what has to be whole in time was first seen not to be.
     since: Option<Instant>,
     late: Wait,
+    /// Whether the next read waits.
+    is_silly: bool,
+    pause: Wait,
     end: End,
 }
 
 /// Where in the frames of one side we are.
 enum Boundaries {
-    /// In a payload, or in the preface, of which this many bytes are to come.
-    Payload(usize),
+    /// In a payload, or in the preface, of which this many bytes are to come; and the last four of those before.
+    Payload { kind: u8, left: usize, last: u32 },
     /// In the head of a frame of which so many bytes have come.
     Head { head: [u8; HEAD], have: usize },
 }
 
 enum Boundary {
-    Begin { kind: u8, flags: u8, length: usize },
-    End,
+    Begin {
+        kind: u8,
+        flags: u8,
+        length: usize,
+    },
+    /// The end of a frame, and its last four bytes.
+    End {
+        kind: u8,
+        last: u32,
+    },
 }
 
 impl Boundaries {
@@ -136,14 +153,17 @@ impl Boundaries {
     /// Follows the bytes of `rest` up to where a frame begins or ends next.
     fn next(&mut self, rest: &mut &[u8]) -> Option<Boundary> {
         match self {
-            Self::Payload(left) => {
-                let taken = rest.len().min(*left);
-                (*left, *rest) = (*left - taken, &rest[taken..]);
+            Self::Payload { kind, left, last } => {
+                let (taken, after) = rest.split_at(rest.len().min(*left));
+                (*left, *rest) = (*left - taken.len(), after);
+                let tail = &taken[taken.len().saturating_sub(4)..];
+                *last = tail.iter().fold(*last, |last, byte| (last << 8) | u32::from(*byte));
                 if *left > 0 {
                     return None;
                 }
+                let end = Boundary::End { kind: *kind, last: *last };
                 *self = Self::START;
-                Some(Boundary::End)
+                Some(end)
             }
             Self::Head { head, have } => {
                 let taken = rest.len().min(HEAD - *have);
@@ -154,7 +174,7 @@ impl Boundaries {
                 }
                 let [high, middle, low, kind, flags, ..] = *head;
                 let length = u32::from_be_bytes([0, high, middle, low]) as usize;
-                *self = Self::Payload(length);
+                *self = Self::Payload { kind, left: length, last: 0 };
                 Some(Boundary::Begin { kind, flags, length })
             }
         }
@@ -185,7 +205,7 @@ impl Frames {
     /// Of a connection that begins now, each of whose header blocks has to be whole `within` this time.
     pub(super) fn new(within: Duration) -> Self {
         Self {
-            received: Boundaries::Payload(PREFACE),
+            received: Boundaries::Payload { kind: HEADERS, left: PREFACE, last: 0 },
             sent: Boundaries::START,
             block: Block::Ends,
             control: Bucket::new(CONTROL),
@@ -194,6 +214,8 @@ impl Frames {
             within,
             since: Some(Instant::now()),
             late: Wait::default(),
+            is_silly: false,
+            pause: Wait::default(),
             end: End::No,
         }
     }
@@ -225,6 +247,11 @@ impl Frames {
             *given += farewell(*given, buf);
             return Poll::Ready(Ok(()));
         }
+        if self.is_silly {
+            std::task::ready!(self.pause.poll_until(|| Instant::now() + SILLY_PAUSE, cx));
+            self.pause.disarm();
+            self.is_silly = false;
+        }
         let before = buf.filled().len();
         match stream.poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
@@ -250,7 +277,7 @@ impl Frames {
         {
             match boundary {
                 Boundary::Begin { kind, flags, .. } => self.begins(kind, flags),
-                Boundary::End => self.ended(),
+                Boundary::End { kind, last } => self.ended(kind, last),
             }
         }
         if self.block != Block::No || self.end == End::Next {
@@ -283,7 +310,8 @@ impl Frames {
         }
     }
 
-    fn ended(&mut self) {
+    fn ended(&mut self, kind: u8, last: u32) {
+        self.is_silly |= kind == WINDOW_UPDATE && last < SILLY_WINDOW;
         if self.block == Block::Ends {
             self.block = Block::No;
         }
