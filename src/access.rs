@@ -17,9 +17,9 @@ use time::OffsetDateTime;
 use crate::{
     body::Body,
     error::{BodyError, Origin, RequestError},
+    framing::is_event_stream,
     in_flight::{InFlight, Moving},
     least_rate::LeastRate,
-    proxy::is_event_stream,
 };
 
 /// Whether requests are logged, and how a line looks.

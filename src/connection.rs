@@ -10,7 +10,6 @@ mod reading;
 mod room;
 mod serving;
 mod wait;
-pub(crate) mod wire;
 
 use std::{
     convert::Infallible,
@@ -34,15 +33,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::reading::Heads;
 use self::{
     io::{ClientIo, Framing},
     paced::Paced,
     room::Room,
     serving::Serving,
-};
-pub(crate) use self::{
-    reading::Heads,
-    wire::{BodyFault, Bounds, Fault},
 };
 use crate::{
     access::Logged,

@@ -5,10 +5,10 @@ use std::{fmt, io, time::Duration};
 use http::StatusCode;
 
 use crate::{
-    connection::{BodyFault, Fault},
-    form::FormError,
-    head,
+    form::error::FormError,
+    methods,
     path::PathError,
+    wire::{BodyFault, Fault},
 };
 
 /// Why a request is answered by the relay and not by whom it asked.
@@ -212,7 +212,7 @@ impl RequestError {
         if let Self::Method { allow } = self {
             return Some(allow);
         }
-        matches!(self, Self::Wire(Fault::Method)).then_some(head::ALLOW)
+        matches!(self, Self::Wire(Fault::Method)).then_some(methods::ALLOW)
     }
 
     /// Whether the client is told in JSON wherever it asked: it met a rule, not a page.

@@ -21,7 +21,7 @@ use crate::error::BodyError;
 mod content_type;
 #[cfg(test)]
 mod differential;
-mod error;
+pub(crate) mod error;
 mod filter;
 #[cfg(test)]
 mod generators;

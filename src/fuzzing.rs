@@ -10,11 +10,11 @@ use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 
 use crate::{
     config::{self, Environment, Flags, Style, error::ConfigError},
-    connection::wire,
     form::{self, Kind},
     head as request,
     path::CanonicalPath,
     rules::{Action, Pattern, Rule, Rules, Verdict},
+    wire,
 };
 
 /// The heads of a connection lie where they lie however its bytes are cut, and each can be read in one way only.

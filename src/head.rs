@@ -8,13 +8,13 @@ use http::{
     uri::{Authority, Scheme},
 };
 
-use crate::{body::Body, error::RequestError, path::CanonicalPath, proxy::headers::one_framing};
-
-/// The methods that are let in.
-pub(crate) const METHODS: [Method; 7] =
-    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-/// The same as an `Allow` header has them.
-pub(crate) const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+use crate::{
+    body::Body,
+    error::RequestError,
+    framing::one_framing,
+    methods::{ALLOW, METHODS},
+    path::CanonicalPath,
+};
 
 /// What a request asks for.
 #[derive(Clone, Debug)]

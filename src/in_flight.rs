@@ -13,8 +13,8 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    connection::Fault,
     least_rate::{Allowance, LeastRate},
+    wire::Fault,
 };
 
 /// How many bodies of a connection may be given up before it ends as well. A person leaves a few downloads unread; who

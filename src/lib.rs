@@ -27,6 +27,7 @@ mod drain;
 mod error;
 mod error_pages;
 mod form;
+mod framing;
 mod frontend;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -36,6 +37,7 @@ mod in_flight;
 mod least_rate;
 mod listener;
 mod log;
+mod methods;
 mod metrics;
 mod path;
 mod ports;
@@ -52,6 +54,7 @@ mod systemd;
 mod tcp;
 mod tls;
 mod upgrade;
+mod wire;
 
 use std::process::ExitCode;
 

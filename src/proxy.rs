@@ -38,6 +38,7 @@ use crate::{
     config::{BackendUrl, FrontendUrl},
     error::RequestError,
     form::{FilteredBody, Kind},
+    framing::is_event_stream,
     head::Target,
     in_flight::InFlight,
     least_rate::LeastRate,
@@ -336,12 +337,4 @@ impl std::fmt::Display for Upstream {
 fn wants_events(method: &Method, headers: &HeaderMap) -> bool {
     let accepted = |value: &HeaderValue| value.as_bytes().windows(17).any(|at| at == b"text/event-stream");
     method == Method::GET && headers.get_all(ACCEPT).iter().any(accepted)
-}
-
-/// Whether a response is an event stream, which may be silent for as long as it likes.
-pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|value| {
-        let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-    })
 }

@@ -14,9 +14,9 @@ use crate::{
     acme::{Challenges, challenges::HTTP_PATH},
     body::Body,
     config::ServerName,
-    connection::Fault,
     error::RequestError,
     tls::Certificates,
+    wire::Fault,
 };
 
 /// The names that a client may be sent to.

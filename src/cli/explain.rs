@@ -5,7 +5,7 @@ use std::{fmt::Write, process::ExitCode};
 use super::ConfigArgs;
 use crate::{
     config::{Config, Environment, Frontend, UriPrefix},
-    head::METHODS,
+    methods::METHODS,
     path::CanonicalPath,
     rules::{Action, Rule, Verdict},
 };

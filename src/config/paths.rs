@@ -13,7 +13,7 @@ use super::{
     source::Place,
     types::UriPrefix,
 };
-use crate::head::METHODS;
+use crate::methods::METHODS;
 use crate::rules::{Action, Pattern, ProxyPolicy, Rule, Rules};
 
 /// A method that a rule can name, in any letter case.

@@ -3,7 +3,7 @@
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::TokioTimer;
 
-use super::Bounds;
+use crate::wire::Bounds;
 
 /// What hyper reads at once, at the least: bodies come in pieces of up to this.
 const BUFFER: usize = 64 << 10;

@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn heads() -> Framing {
-        let bounds = super::super::wire::Bounds { head: 16 << 10, target: 8 << 10, headers: 100 };
+        let bounds = crate::wire::Bounds { head: 16 << 10, target: 8 << 10, headers: 100 };
         Framing::Heads(Heads { within: Duration::from_secs(10), bounds })
     }
 }

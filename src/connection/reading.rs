@@ -17,11 +17,12 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    wait::Wait,
+use super::wait::Wait;
+use crate::{
+    in_flight::Requests,
+    methods::METHODS,
     wire::{BodyFault, Bounds, Came, Fault, Wire},
 };
-use crate::{head::METHODS, in_flight::Requests};
 
 /// How HTTP/1 heads are to come.
 #[derive(Clone, Copy, Debug)]

@@ -35,6 +35,7 @@ use crate::{
     client::Client,
     drain::Drain,
     error::BodyError,
+    framing::is_event_stream,
     metrics::Counted,
 };
 
@@ -139,7 +140,7 @@ impl Wanted {
             return Tried::Later(Later::Paced);
         };
         match answer.0.status() {
-            StatusCode::OK if super::is_event_stream(answer.0.headers()) => {
+            StatusCode::OK if is_event_stream(answer.0.headers()) => {
                 let (bounded_by, live) = (self.bounded_by, self.sender.health.metrics().live.count());
                 Tried::Live(answer, Slot { place, bounded_by, _live: live })
             }

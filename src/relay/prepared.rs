@@ -10,7 +10,7 @@ use crate::{
     admission::Clients,
     client::Trust,
     config::{ByteSize, CertificateSource, Config, Log, LogFormat, ServerName},
-    connection::{self, Bounds, Heads, ProxyProtocol, Purpose, Service},
+    connection::{self, Heads, ProxyProtocol, Purpose, Service},
     control::{Reporter, Served},
     drain::Drain,
     least_rate::LeastRate,
@@ -20,6 +20,7 @@ use crate::{
     site::{Plan, Site, Sites},
     storage::Storage,
     tls::Predecessor,
+    wire::Bounds,
 };
 
 /// A configuration that can be put in force.

@@ -96,7 +96,7 @@ on_h1_and_h2! {
     }
 
     async fn a_held_stream_stays_unless_its_backend_is_another(version) {
-        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let nobody = crate::harness::peers::free_address();
         let backend = Backend::builder().on("/events", |_| Reply::events()).start().await;
         let relay = Relay::builder().self_signed().backend(nobody).start().await;
         let client = Client::https(&relay, version);

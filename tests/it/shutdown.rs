@@ -163,7 +163,7 @@ on_h1_and_h2! {
     }
 
     async fn k4_a_held_stream_ends_well(version) {
-        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let nobody = crate::harness::peers::free_address();
         let mut relay = Relay::builder().self_signed().backend(nobody).start().await;
         let client = Client::https(&relay, version);
         let call = client.call("GET", "/events").header("Accept", "text/event-stream");

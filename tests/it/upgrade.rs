@@ -252,7 +252,7 @@ async fn the_manager_learns_the_new_process_from_the_old_one_and_readiness_from_
 
 #[tokio::test]
 async fn certificates_are_kept_by_one_process_at_a_time() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = crate::harness::peers::free_address();
     let mut relay = Relay::builder()
         .toml(&format!(
             "[tls]\nmode = \"acme\"\ndomains = [\"chat.example.org\"]\nstorage = \"{{dir}}/storage\"\n\

@@ -3,10 +3,8 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::{
-    super::wire::tests::{mutated, soup},
-    *,
-};
+use super::*;
+use crate::wire::tests::{mutated, soup};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BOUNDS: Bounds = Bounds { head: 16 << 10, target: 8 << 10, headers: 100 };

@@ -1,6 +1,13 @@
 //! Programs that the relay meets in the field: Flask on Waitress, a SOCKS5 proxy, an HTTP proxy.
 
-use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -160,9 +167,19 @@ impl BlackHole {
     }
 }
 
-/// An address that nobody listens on: the system does not give the port away again soon.
+/// An address that nobody listens on, and nobody is given: below the ports that the system gives away, of which a relay
+/// of another test may soon have one.
 pub(crate) fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    const PORTS: u32 = 12_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        // Another run of the suite begins elsewhere.
+        let next = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(20_000 + next % PORTS).unwrap();
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
 }
 
 /// Waits until something listens there. Neither proxy says when it is ready.

@@ -222,7 +222,7 @@ fn other_versions_are_told_from_what_is_none() {
 }
 
 /// The rough material of requests, so that random bytes are often nearly right.
-pub(in crate::connection) fn soup() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn soup() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => Just("GET / HTTP/1.1\r\n"),
         2 => Just("HEAD http://a/ HTTP/1.0\r\n"),
@@ -242,7 +242,7 @@ pub(in crate::connection) fn soup() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// Honest requests, one after the other, of which a few bytes are changed, doubled or left out.
-pub(in crate::connection) fn mutated() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn mutated() -> impl Strategy<Value = Vec<u8>> {
     let request = prop_oneof![
         Just("GET /a?b=c HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n"),
         Just("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello=world"),
