@@ -45,6 +45,8 @@ struct Table {
 /// One connection of a client, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
+    /// How many its client had when it came, with it.
+    ordinal: usize,
     key: ClientKey,
     clients: Clients,
 }
@@ -61,7 +63,7 @@ impl Clients {
             let count = open.entry(key).or_insert(0);
             if *count < most {
                 *count += 1;
-                return Some(Place { key, clients: self.clone() });
+                return Some(Place { ordinal: *count, key, clients: self.clone() });
             }
         }
         self.tell(client, most);
@@ -83,6 +85,16 @@ impl Clients {
 
     fn open(&self) -> MutexGuard<'_, HashMap<ClientKey, usize>> {
         lock(&self.0.open)
+    }
+}
+
+/// More connections than a household's browsers have.
+const FEW: usize = 16;
+
+impl Place {
+    /// Whether its client had few connections when it came: each of them may hold more then.
+    pub(crate) fn is_one_of_few(&self) -> bool {
+        self.ordinal <= FEW
     }
 }
 

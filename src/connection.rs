@@ -37,7 +37,7 @@ pub(crate) use self::reading::Heads;
 use self::{
     io::{ClientIo, Framing},
     paced::Paced,
-    room::Room,
+    room::{Portion, Room},
     serving::Serving,
 };
 use crate::{
@@ -175,7 +175,7 @@ impl Service {
             let place = self.admit(&stream, peer.ip())?;
             Ok((self.open(stream, &requests).await?, place))
         };
-        let (opened, _place) =
+        let (opened, place) =
             tokio::time::timeout_at(deadline, in_time).await.map_err(|_| ConnectionError::Handshake)??;
         drop(handshake);
         match (opened, &self.purpose) {
@@ -186,8 +186,11 @@ impl Service {
                 let is_h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
                 if is_h2 {
                     let connection = self.connection(peer, scheme, requests.with_windows());
+                    // A trusted proxy's connections are those of many clients.
+                    let is_whole = place.as_ref().is_none_or(Place::is_one_of_few);
+                    let portion = if is_whole { Portion::Whole } else { Portion::Small };
                     // Boxed: it takes twice what HTTP/1.1 does, and a task has room for the larger.
-                    Box::pin(self.http2(tls, connection, drain)).await
+                    Box::pin(self.http2(tls, connection, portion, drain)).await
                 } else {
                     self.http1(tls, self.connection(peer, scheme, requests), drain).await
                 }
@@ -257,15 +260,20 @@ impl Service {
         }
     }
 
-    async fn http2<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)
-    where
+    async fn http2<S>(
+        &self,
+        stream: S,
+        connection: Arc<Connection>,
+        portion: Portion,
+        drain: CancellationToken,
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let _counted = self.metrics.connections.http2.count();
         let requests = connection.requests.clone();
         let io = self.io(stream, &requests, Framing::Frames { within: self.limits.heads.within });
-        let builder = http2::builder(self.limits.heads.bounds.head, requests.clone());
-        let (handler, room) = (self.handler(connection), Room::new());
+        let builder = http2::builder(self.limits.heads.bounds.head, requests.clone(), portion);
+        let (handler, room) = (self.handler(connection), Room::new(portion));
         let service = service_fn(move |request| {
             let (answer, room) = (handler.call(request), room.clone());
             async move { answer.await.map(|response| response.map(|body| room.body(body))) }

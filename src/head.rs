@@ -111,12 +111,15 @@ fn host(parts: &Parts) -> Result<Option<Authority>, RequestError> {
         (None, None) if parts.version == Version::HTTP_10 => return Ok(None),
         (_, None) => return Err(RequestError::Head("no Host")),
     };
-    let user_info = host.as_str().contains('@');
-    let bad_port = host.as_str().len() != host.host().len() && host.port_u16().is_none();
-    if user_info || bad_port || !is_host(host.host()) {
-        return Err(RequestError::Head("a Host that is none"));
-    }
-    Ok(Some(host))
+    let is_one = host.as_str().strip_prefix(host.host()).is_some_and(|rest| {
+        // The http crate takes the first host and the last port of what is both more than once, `a:1[b]:2`.
+        is_host(host.host()) && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
+    });
+    if is_one { Ok(Some(host)) } else { Err(RequestError::Head("a Host that is none")) }
+}
+
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
 /// A name as DNS and people have them, or an address. The grammar of URIs has room for more, `a,b` and `$(x)` among
@@ -173,9 +176,41 @@ mod tests {
             assert!(of("/", headers).is_err(), "{headers:?}");
         }
         for host in [
-            " ", "a b", "a/", "/a", "a?b", "a#b", "a,b", "u:p@a", "@a", "a@", "a:80:80", "a:-1", "a:65536",
-            ":80", ":", "http://a", "a\\b", "[::1", "::1]", "[]", "[x]", "a:80 b", "a\tb", "<a>", "\"a\"",
-            "a%00", "\u{e9}", "a|b", "a^b", "{a}", "[::1]x", "[::1]:x", "a[b]",
+            " ",
+            "a b",
+            "a/",
+            "/a",
+            "a?b",
+            "a#b",
+            "a,b",
+            "u:p@a",
+            "@a",
+            "a@",
+            "a:80:80",
+            "a:-1",
+            "a:65536",
+            ":80",
+            ":",
+            "http://a",
+            "a\\b",
+            "[::1",
+            "::1]",
+            "[]",
+            "[x]",
+            "a:80 b",
+            "a\tb",
+            "<a>",
+            "\"a\"",
+            "a%00",
+            "\u{e9}",
+            "a|b",
+            "a^b",
+            "{a}",
+            "[::1]x",
+            "[::1]:x",
+            "a[b]",
+            "a:1[b]:2",
+            ".:443[1,]:3",
         ] {
             assert!(of("/", &[("host", host)]).is_err(), "{host:?}");
         }

@@ -5,12 +5,8 @@ use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 use hyper::{rt::Executor, server::conn::http2::Builder};
 use hyper_util::rt::TokioTimer;
 
-use super::frames::RESETS_AT_ONCE;
+use super::{frames::RESETS_AT_ONCE, room::Portion};
 use crate::in_flight::Requests;
-
-/// Streams that one HTTP/2 connection may have open: fewer than there are connections to a backend, so that one
-/// client cannot take them all.
-const MAX_STREAMS: u32 = 64;
 
 /// Runs the streams of a connection.
 ///
@@ -37,11 +33,11 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
 }
 
 /// For the connection of these requests, whose heads may have `head_size` bytes.
-pub(super) fn builder(head_size: usize, requests: Requests) -> Builder<Streams> {
+pub(super) fn builder(head_size: usize, requests: Requests, portion: Portion) -> Builder<Streams> {
     let mut builder = Builder::new(Streams(requests));
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(portion.streams())
         // Beyond it a request is answered 431, and beyond four times of it the connection ends: an HPACK bomb
         // is never unpacked. CONTINUATION frames are counted against it too.
         .max_header_list_size(u32::try_from(head_size).unwrap_or(u32::MAX))
@@ -52,7 +48,7 @@ pub(super) fn builder(head_size: usize, requests: Requests) -> Builder<Streams> 
         // ms. Of the connection's window h2 lets half be overhead of small frames: with less of it, uploads in
         // frames of 100 bytes meet that limit (tests/it/h2_honest.rs).
         .initial_stream_window_size(256 << 10)
-        .initial_connection_window_size(1 << 20)
+        .initial_connection_window_size(portion.uploads())
         // What h2 takes of a response at once; what all responses may hold is room.rs's.
         .max_send_buf_size(64 << 10)
         // Streams taken back before we looked at them, in one packet: as many as may be at once at all. h2's own 20

@@ -16,9 +16,43 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-/// What a connection holds at the most, in KiB. A client may leave as many streams unread as pieces fit before the
-/// others wait for it; it has `idle_body` to read on, or they end.
-const ROOM: usize = 512;
+/// What a connection may hold at the most. With all the connections that a client may have, the larger portion would
+/// be more than a small machine has (measured: 700 MB).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Portion {
+    /// Of a client that has few connections.
+    Whole,
+    Small,
+}
+
+impl Portion {
+    /// Streams at once, of which each costs some 20 KB: fewer than there are connections to a backend, so that one
+    /// client cannot take them all.
+    pub(super) fn streams(self) -> u32 {
+        match self {
+            Self::Whole => 64,
+            Self::Small => 32,
+        }
+    }
+
+    /// Of responses, in KiB. A client may leave as many streams unread as pieces fit before the others wait for it; it
+    /// has `idle_body` to read on, or they end.
+    fn downloads(self) -> usize {
+        match self {
+            Self::Whole => 512,
+            Self::Small => PIECE as usize,
+        }
+    }
+
+    /// Of requests, in bytes.
+    pub(super) fn uploads(self) -> u32 {
+        match self {
+            Self::Whole => 1 << 20,
+            Self::Small => 256 << 10,
+        }
+    }
+}
+
 /// The largest piece that a body comes in, in KiB: what is read of a file, or of the backend, at once.
 const PIECE: u32 = 64;
 /// Bodies of up to so many bytes go uncounted: all streams together hold little of them, and they are the most.
@@ -29,8 +63,8 @@ const SMALL: u64 = 4 << 10;
 pub(super) struct Room(Arc<Semaphore>);
 
 impl Room {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM)))
+    pub(super) fn new(portion: Portion) -> Self {
+        Self(Arc::new(Semaphore::new(portion.downloads())))
     }
 
     /// A body that is only asked for more when there is room for it.
@@ -131,7 +165,7 @@ mod tests {
 
     #[test]
     fn a1_what_is_not_taken_has_a_limit() {
-        let room = Room::new();
+        let room = Room::new(Portion::Whole);
         let mut bodies: Vec<_> = (0..64).map(|_| room.body(Pieces(64 << 10))).collect();
         let mut held: Vec<_> = bodies.iter_mut().filter_map(next).collect();
         assert_eq!(held.len(), 8);
@@ -144,7 +178,7 @@ mod tests {
 
     #[test]
     fn a1_bodies_that_are_dropped_give_their_room_back() {
-        let room = Room::new();
+        let room = Room::new(Portion::Whole);
         for _ in 0..64 {
             let mut bodies: Vec<_> = (0..64).map(|_| room.body(Pieces(64 << 10))).collect();
             assert_eq!(bodies.iter_mut().filter_map(next).collect::<Vec<_>>().len(), 8);
@@ -153,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_body_that_waits_for_its_source_keeps_no_room() {
-        let room = Room::new();
+        let room = Room::new(Portion::Whole);
         let mut waiting: Vec<_> = (0..64).map(|_| room.body(Pieces(0))).collect();
         assert!(waiting.iter_mut().all(|body| next(body).is_none()));
         assert!(next(&mut room.body(Pieces(64 << 10))).is_some());
@@ -161,18 +195,18 @@ mod tests {
 
     #[test]
     fn a_piece_takes_the_room_that_it_needs() {
-        let room = Room::new();
+        let room = Room::new(Portion::Whole);
         let mut events = room.body(Pieces(100));
         // All but what the largest piece needs, which is asked for before it is known how large this one is.
         let held: Vec<_> = std::iter::from_fn(|| next(&mut events)).take(1000).collect();
-        assert_eq!(held.len(), ROOM - PIECE as usize + 1);
+        assert_eq!(held.len(), Portion::Whole.downloads() - PIECE as usize + 1);
         drop(held);
         assert_eq!(next(&mut room.body(Pieces(1 << 20))).unwrap().len(), 1 << 20);
     }
 
     #[test]
     fn small_bodies_are_not_counted() {
-        let room = Room::new();
+        let room = Room::new(Portion::Whole);
         let mut small = room.body(http_body_util::Full::new(Bytes::from(vec![7; 4096])));
         let mut large = room.body(http_body_util::Full::new(Bytes::from(vec![7; 4097])));
         assert!(small.room.is_none() && large.room.is_some());

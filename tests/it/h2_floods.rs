@@ -20,7 +20,7 @@ use crate::{
         Backend, Client, Frames, Relay, Reply, Version,
         frames::{
             ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, PADDED,
-            PING, PRIORITY, PRIORITY_UPDATE, SETTINGS, WITH_PRIORITY, block, frame, settings,
+            PING, PRIORITY, PRIORITY_UPDATE, SETTINGS, WINDOW, WITH_PRIORITY, block, frame, settings,
         },
         within,
     },
@@ -331,6 +331,64 @@ async fn a1_what_clients_ask_for_and_do_not_take_costs_little_memory() {
         println!("windows of {window}: {} KiB for {CONNECTIONS} connections", grown >> 10);
         assert!(grown <= MEMORY, "windows of {window}: {grown} bytes for {CONNECTIONS} connections");
     }
+}
+
+/// The most that one address can make the relay hold, by downloads that it does not take and uploads that the backend
+/// does not take: it has to fit a machine of 512 MB, with room for Sova.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a1_all_the_connections_of_one_client_fit_a_small_machine() {
+    // With all that it may have, and with fewer than that.
+    let (connections, most) =
+        if std::env::var_os("PARLEY_LONG").is_some() { (256, 256 << 20) } else { (48, 96 << 20) };
+    let binary =
+        std::env::var_os("PARLEY_RELAY_STATIC").unwrap_or_else(|| env!("CARGO_BIN_EXE_parley-relay").into());
+    let backend = Backend::builder().on(PENDING, |_| Reply::silence()).start().await;
+    let relay = Relay::builder()
+        .self_signed()
+        .toml("[[paths]]\nprefix = \"/pending\"\naction = \"proxy\"")
+        .backend(backend.address())
+        .file("site/large.bin", vec![7; 1 << 20])
+        .toml("[frontend]\nmode = \"serve\"\ndirectory = \"{dir}/site\"\n[log]\nlevel = \"info\"")
+        .binary(&binary)
+        .start()
+        .await;
+    let mut last = Frames::open(&relay, &[]).await;
+    let before = relay.rss();
+    let mut held = Vec::new();
+    for _ in 0..connections {
+        let mut frames = Frames::open(&relay, &[(INITIAL_WINDOW_SIZE, 1 << 30)]).await;
+        assert!(frames.window(0, 1 << 30).await);
+        // When this is answered, the relay's windows hold.
+        assert!(frames.ping().await);
+        let mut window = u64::from(WINDOW);
+        within("PING", async {
+            loop {
+                let frame = frames.next().await.expect("the connection goes on");
+                window += frame.window().map_or(0, u64::from);
+                if frame.kind == PING {
+                    break;
+                }
+            }
+        })
+        .await;
+        for stream in 0..4 {
+            frames.write(&open(2 * stream + 1)).await;
+            for _ in 0..(window / LARGEST as u64).min(16) {
+                frames.write(&frame(DATA, 0, 2 * stream + 1, &[7; LARGEST])).await;
+                window -= LARGEST as u64;
+            }
+        }
+        for stream in 4..64 {
+            frames.get(2 * stream + 1, "/large.bin").await;
+        }
+        held.push(frames);
+    }
+    last.get(1, "/none").await;
+    within("an answer", async { while !last.next().await.expect("an answer").ends() {} }).await;
+    tokio::time::sleep(2 * SECOND).await;
+    let grown = relay.rss().saturating_sub(before);
+    println!("{} MiB for {connections} connections", grown >> 20);
+    assert!(grown <= most, "{grown} bytes for {connections} connections");
 }
 
 #[tokio::test]
