@@ -31,7 +31,7 @@ impl Portion {
     pub(super) fn streams(self) -> u32 {
         match self {
             Self::Whole => 64,
-            Self::Small => 32,
+            Self::Small => 48,
         }
     }
 

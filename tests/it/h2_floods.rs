@@ -340,8 +340,6 @@ async fn a1_all_the_connections_of_one_client_fit_a_small_machine() {
     // With all that it may have, and with fewer than that.
     let (connections, most) =
         if std::env::var_os("PARLEY_LONG").is_some() { (256, 256 << 20) } else { (48, 96 << 20) };
-    let binary =
-        std::env::var_os("PARLEY_RELAY_STATIC").unwrap_or_else(|| env!("CARGO_BIN_EXE_parley-relay").into());
     let backend = Backend::builder().on(PENDING, |_| Reply::silence()).start().await;
     let relay = Relay::builder()
         .self_signed()
@@ -349,7 +347,7 @@ async fn a1_all_the_connections_of_one_client_fit_a_small_machine() {
         .backend(backend.address())
         .file("site/large.bin", vec![7; 1 << 20])
         .toml("[frontend]\nmode = \"serve\"\ndirectory = \"{dir}/site\"\n[log]\nlevel = \"info\"")
-        .binary(&binary)
+        .static_binary()
         .start()
         .await;
     let mut last = Frames::open(&relay, &[]).await;

@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    ffi::OsString,
     io,
     net::SocketAddr,
     pin::Pin,
@@ -24,11 +23,6 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::harness::{
     Backend, Client, Raw, Relay, Reply, Version, client::next_chunk, process::raise_descriptor_limit, within,
 };
-
-/// The binary that is given away where there is one: what is measured here is what users have.
-fn binary() -> OsString {
-    std::env::var_os("PARLEY_RELAY_STATIC").unwrap_or_else(|| env!("CARGO_BIN_EXE_parley-relay").into())
-}
 
 fn is_long() -> bool {
     std::env::var_os("PARLEY_LONG").is_some()
@@ -66,7 +60,7 @@ async fn k7_idle_connections_cost_little_and_hold_nobody_up() {
     raise_descriptor_limit();
     let backend = Backend::builder().on("/small", |_| Reply::ok("ok")).start().await;
     let relay =
-        Relay::builder().self_signed().toml(LIMITS).backend(backend.address()).binary(binary()).start().await;
+        Relay::builder().self_signed().toml(LIMITS).backend(backend.address()).static_binary().start().await;
     let mut idle = Vec::with_capacity(count);
     let open = async |count: usize| {
         let mut opened = Vec::with_capacity(count);
@@ -189,7 +183,7 @@ async fn k8_memory_and_descriptors_come_back_under_mixed_load() {
             .toml(LIMITS)
             .toml("[limits]\nhandshake = \"1s\"\n[log]\naccess = false")
             .backend(address)
-            .binary(binary())
+            .static_binary()
             .start()
             .await,
     );

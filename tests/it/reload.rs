@@ -323,6 +323,7 @@ async fn k5_reloads_under_load_are_noticed_by_nobody() {
         .self_signed()
         .backend(backend.address())
         .toml("[backend]\nmax_connections = 2000\n[log]\naccess = false")
+        .static_binary()
         .start()
         .await;
     let good = relay.config();

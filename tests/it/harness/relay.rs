@@ -319,6 +319,14 @@ impl RelayBuilder {
         self
     }
 
+    /// The static binary, where there is one: for figures. What is held is the same size in both.
+    pub(crate) fn static_binary(self) -> Self {
+        match std::env::var_os("PARLEY_RELAY_STATIC") {
+            Some(path) => self.binary(PathBuf::from(path)),
+            None => self,
+        }
+    }
+
     /// Runs it by another program, which becomes it: `prlimit`, `unshare`.
     pub(crate) fn under(mut self, wrapper: &[&'static str]) -> Self {
         self.wrapper = wrapper.to_vec();
