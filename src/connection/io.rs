@@ -19,13 +19,12 @@ use super::{
 };
 use crate::in_flight::Requests;
 
-/// How many bytes are still taken in after the last response: a close with unread bytes is a reset, which can
-/// overtake the response (attacks.md S12). They are the rest of a request, or the WINDOW_UPDATEs of a client that is
-/// not done with what we sent.
-const LINGER_BYTES: usize = 256 << 10;
-/// How long the client may be silent meanwhile, and how long all of it may take.
+/// How long what the client sends is still taken in after the last response, and how long it may be silent meanwhile: a
+/// close with unread bytes is a reset, which can overtake the response (attacks.md S12). They are the rest of a request,
+/// which many clients send to its end before they look at the answer, or the WINDOW_UPDATEs of a client that is not
+/// done with what we sent.
+const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENT: Duration = Duration::from_secs(2);
-const LINGER_FOR: Duration = Duration::from_secs(30);
 
 /// How the bytes of a client's connection are to be taken.
 #[derive(Clone, Copy, Debug)]
@@ -55,11 +54,8 @@ enum Reader {
 enum Linger {
     /// The connection is in use.
     No,
-    /// Our side is closed; this many bytes are still taken in, for so long.
-    Until {
-        bytes: usize,
-        end: Instant,
-    },
+    /// Our side is closed; what comes is taken in until then.
+    Until(Instant),
     Done,
 }
 
@@ -134,16 +130,13 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
         let this = &mut *self;
         if matches!(this.linger, Linger::No) {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            this.linger = Linger::Until { bytes: LINGER_BYTES, end: Instant::now() + LINGER_FOR };
+            this.linger = Linger::Until(Instant::now() + LINGER);
         }
         let mut scratch = [0; 4096];
-        while let Linger::Until { bytes, end } = this.linger {
+        while let Linger::Until(end) = this.linger {
             let mut buf = ReadBuf::new(&mut scratch);
-            let read = Pin::new(&mut this.stream).poll_read(cx, &mut buf);
-            let taken = buf.filled().len();
-            match read {
-                Poll::Ready(Ok(())) if taken > 0 && taken < bytes => {
-                    this.linger = Linger::Until { bytes: bytes - taken, end };
+            match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && Instant::now() < end => {
                     this.silence.disarm();
                 }
                 Poll::Ready(_) => this.linger = Linger::Done,
