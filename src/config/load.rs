@@ -583,27 +583,6 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
             + "[[paths]]\nprefix = '/ab'\naction = 'block'\n[[paths]]\nprefix = '/a/b'\naction = 'block'";
         assert!(with(&reached).is_empty());
 
-        let undone = |frontend: &str, more: &str| {
-            let some = rule("methods = ['GET', 'POST']\naction = 'proxy'");
-            warnings(&format!("version = 1\n[frontend]\nmode = 'forward'\nurl = '{frontend}'\n{some}{more}"))
-        };
-        let backend = "http://127.0.0.1:42836";
-        let [(line, text)] = &undone(backend, "")[..] else { panic!("no warning, or too many") };
-        assert_eq!(
-            (*line, text.starts_with("HEAD, PUT, PATCH, DELETE, OPTIONS get to")),
-            (Some(7), true),
-            "{text}"
-        );
-        assert!(undone(backend, &rule("action = 'block'")).is_empty());
-        let [(_, text)] = &undone(backend, &rule("methods = ['PUT', 'DELETE']\naction = 'block'"))[..] else {
-            panic!("no warning, or too many");
-        };
-        assert!(text.starts_with("HEAD, PATCH, OPTIONS get to"), "{text}");
-        for elsewhere in ["http://127.0.0.1:42837", "https://127.0.0.1:42836", "http://127.0.0.1:42836/front"]
-        {
-            assert!(undone(elsewhere, "").is_empty(), "{elsewhere}");
-        }
-
         let every = with(&rule("methods = []\naction = 'block'"));
         assert!(matches!(&every[..], [(Some(6), text)] if text.contains("every method")), "{every:?}");
 

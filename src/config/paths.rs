@@ -52,17 +52,9 @@ pub(crate) fn default_rules(uri_prefix: &UriPrefix) -> Rules {
     )
 }
 
-/// Where what no rule matches goes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Rest {
-    ToTheBackend,
-    Elsewhere,
-}
-
 /// The rules of a file.
 pub(crate) fn rules(
     entries: Vec<RawRule>,
-    rest: Rest,
     uri_prefix: &UriPrefix,
     faults: &mut Faults,
     warnings: &mut Vec<Warning>,
@@ -89,14 +81,6 @@ pub(crate) fn rules(
                 "this rule blocks GET and leaves HEAD open: add \"HEAD\" to its methods",
                 methods.clone(),
             ));
-        }
-        let open = left_open(rule, &rules);
-        if rest == Rest::ToTheBackend && !open.is_empty() {
-            let text = format!(
-                "{} get to the backend all the same, by the front end: put a rule behind this one that blocks the prefix",
-                open.join(", ")
-            );
-            warnings.push(Warning::new(text, methods.clone()));
         }
         if let Some(earlier) = rules[..number].iter().position(|earlier| covers(earlier, rule)) {
             let text =
@@ -198,28 +182,14 @@ fn leaves_head_open(rule: &Rule, rules: &[Rule]) -> bool {
             .any(|other| other.pattern.text() == rule.pattern.text() && blocks(other, &Method::HEAD))
 }
 
-/// The methods that a rule for some of them says nothing of, and no other rule of the same prefix or a wider one.
-fn left_open(rule: &Rule, rules: &[Rule]) -> Vec<&'static str> {
-    if rule.methods.is_empty() || !matches!(rule.action, Action::Proxy(_)) {
-        return Vec::new();
-    }
-    let decides = |other: &Rule, method: &Method| {
-        (other.methods.is_empty() || other.methods.contains(method)) && is_wider(other, rule)
-    };
-    let open = METHODS.iter().filter(|method| !rules.iter().any(|other| decides(other, method)));
-    open.map(Method::as_str).collect()
-}
-
-/// Whether the pattern of `wide` matches all that the other's does, as far as that can be told without wildcards.
-fn is_wider(wide: &Rule, narrow: &Rule) -> bool {
-    let (wide, narrow) = (wide.pattern.text(), narrow.pattern.text());
-    let below = || !wide.contains('*') && narrow.strip_prefix(wide).is_some_and(|rest| rest.starts_with('/'));
-    wide == narrow || below()
-}
-
-/// Whether `earlier` matches all that `later` matches.
+/// Whether `earlier` matches all that `later` matches, as far as that can be told without wildcards.
 fn covers(earlier: &Rule, later: &Rule) -> bool {
-    earlier.methods.is_empty() && is_wider(earlier, later)
+    let (earlier_text, later_text) = (earlier.pattern.text(), later.pattern.text());
+    let below = || {
+        !earlier_text.contains('*')
+            && later_text.strip_prefix(earlier_text).is_some_and(|rest| rest.starts_with('/'))
+    };
+    earlier.methods.is_empty() && (earlier_text == later_text || below())
 }
 
 impl FromStr for RuleMethod {

@@ -14,14 +14,13 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{
     Config, Environment, Frontend, Loaded, Log, LogFormat, Server, Warning, backend, certificates,
     error::{Faults, Reason},
-    limits,
-    paths::{self, Rest},
-    raw::{FrontendMode, Raw, RawBackend, RawFrontend, RawLog, RawServer, RawUpstreamProxy, TlsMode},
+    limits, paths,
+    raw::{FrontendMode, Raw, RawFrontend, RawLog, RawServer, RawUpstreamProxy, TlsMode},
     setting::Setting,
     source::{Place, Source},
     types::{BindHost, ByteSize, ServerName, Subject, TrustedPeer},
     units::{HttpPort, TimeLimit},
-    url::{BackendUrl, ProxyUrl},
+    url::ProxyUrl,
 };
 
 /// What the main listener speaks: many defaults depend on it.
@@ -62,15 +61,14 @@ pub(crate) fn resolve(
         Some(tls) if tls.mode.as_given() != Some(&TlsMode::Off) => Protocol::Https,
         Some(_) | None => Protocol::PlainHttp,
     };
-    let rest = rest(&frontend, &raw_backend);
     let rules = match (entries, source) {
         (Setting::Given(entries, _), _) if !entries.is_empty() => {
-            paths::rules(entries, rest, &uri_prefix, faults, &mut warnings)
+            paths::rules(entries, &uri_prefix, faults, &mut warnings)
         }
         (Setting::Given(..) | Setting::Absent, Some(source)) => {
             let text = "the file has no [[paths]]: everything goes to the front end";
             warnings.push(Warning::new(text, Some(Place::File(source))));
-            paths::rules(Vec::new(), rest, &uri_prefix, faults, &mut warnings)
+            paths::rules(Vec::new(), &uri_prefix, faults, &mut warnings)
         }
         (Setting::Given(..) | Setting::Absent | Setting::Faulty, _) => paths::default_rules(&uri_prefix),
     };
@@ -207,19 +205,6 @@ fn upstream_proxy(raw: RawUpstreamProxy, faults: &mut Faults) -> Option<ProxyUrl
         faults.add("upstream_proxy.enabled", reason, Some(place));
     }
     raw.url.given()
-}
-
-/// Where what no rule matches goes.
-fn rest(frontend: &RawFrontend, backend: &RawBackend) -> Rest {
-    let forwarded = frontend.mode.as_given() == Some(&FrontendMode::Forward);
-    match frontend.url.as_given() {
-        Some(url) if forwarded && url.base.is_empty() => match backend.url.as_given() {
-            Some(backend) if url.origin == *backend => Rest::ToTheBackend,
-            None if url.origin == BackendUrl::default() => Rest::ToTheBackend,
-            Some(_) | None => Rest::Elsewhere,
-        },
-        Some(_) | None => Rest::Elsewhere,
-    }
 }
 
 fn frontend(raw: RawFrontend, faults: &mut Faults, warnings: &mut Vec<Warning>) -> Frontend {
