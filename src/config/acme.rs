@@ -91,13 +91,6 @@ impl Default for Directory {
     }
 }
 
-impl Directory {
-    /// Whether it is of a CA that every browser trusts, and that issues accordingly.
-    pub(crate) fn is_public(&self) -> bool {
-        KNOWN.iter().any(|(_, url, _)| self.url == *url)
-    }
-}
-
 impl FromStr for Directory {
     type Err = DirectoryError;
 

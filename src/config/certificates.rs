@@ -212,31 +212,6 @@ mod tests {
     }
 
     #[test]
-    fn names_that_no_public_ca_issues_for_are_warned_about() {
-        let told = |keys: &str| {
-            let warnings = load_tls(&format!("mode = 'acme'\n{keys}")).unwrap().warnings;
-            let told = warnings.iter().find(|warning| warning.text().contains("no public CA issues"));
-            told.map(|warning| (warning.line(), warning.text().to_owned()))
-        };
-        let (line, text) =
-            told("domains = ['chat.example.org', 'chat.lan', '192.168.1.20', '100.64.0.1']").unwrap();
-        assert_eq!(line, Some(5));
-        assert!(
-            text.contains("issues for `chat.lan`, `192.168.1.20`, `100.64.0.1`: with mode `auto`"),
-            "{text}"
-        );
-        for name in ["localhost", "chat", "10.0.0.1", "127.0.0.1", "::1", "fd00::1", "fe80::1", "*.home.arpa"]
-        {
-            assert!(told(&format!("domains = ['{name}']")).is_some(), "{name}");
-        }
-        for name in ["chat.example.org", "192.0.2.7", "2001:db8::1", "100.128.0.1", "*.example.org"] {
-            assert_eq!(told(&format!("domains = ['{name}']")), None, "{name}");
-        }
-        let own = "domains = ['chat.lan']\n[tls.acme]\ndirectory = 'https://ca.lan/directory'";
-        assert_eq!(told(own), None, "a CA of one's own");
-    }
-
-    #[test]
     fn a_ca_a_list_of_them_or_a_url_is_the_directory() {
         let of = |value: &str| acme(&format!("domains = ['a.example']\n[tls.acme]\ndirectory = {value}"));
         assert_eq!(of("'zerossl'").directories.len(), 1);

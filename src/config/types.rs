@@ -119,33 +119,9 @@ impl ServerName {
             Self::Ip(_) => true,
             Self::Dns(name) => {
                 !name.contains('.')
-                    || ["localhost", "local", "lan", "home.arpa", "internal"].iter().any(|end| {
-                        name.strip_suffix(end)
-                            .is_some_and(|before| before.is_empty() || before.ends_with('.'))
-                    })
-            }
-        }
-    }
-
-    /// Whether no public CA can find out whose it is. Some issue for addresses, of those that the whole internet has.
-    pub(crate) fn is_private(&self) -> bool {
-        match self {
-            Self::Dns(_) => self.is_local(),
-            Self::Ip(IpAddr::V4(address)) => {
-                let [first, second, ..] = address.octets();
-                // RFC 6598: behind a provider's own translation.
-                let is_shared = first == 100 && second & 0xc0 == 64;
-                is_shared
-                    || address.is_private()
-                    || address.is_loopback()
-                    || address.is_link_local()
-                    || address.is_unspecified()
-            }
-            Self::Ip(IpAddr::V6(address)) => {
-                address.is_loopback()
-                    || address.is_unique_local()
-                    || address.is_unicast_link_local()
-                    || address.is_unspecified()
+                    || [".localhost", ".local", ".lan", ".home.arpa", ".internal"]
+                        .iter()
+                        .any(|end| name.ends_with(end))
             }
         }
     }
@@ -224,14 +200,6 @@ impl Subject {
         match self {
             Self::Name(name) => name.is_local(),
             Self::Wildcard(parent) => ServerName::Dns(parent.clone()).is_local(),
-        }
-    }
-
-    /// Whether no public CA can find out whose it is.
-    pub(crate) fn is_private(&self) -> bool {
-        match self {
-            Self::Name(name) => name.is_private(),
-            Self::Wildcard(_) => self.is_local(),
         }
     }
 

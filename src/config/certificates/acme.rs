@@ -54,21 +54,6 @@ pub(super) fn acme(
         let reason = Reason::Rule("no CA issues for a name with an underscore in it");
         faults.add("tls.domains", reason, names.place.clone());
     }
-    let directories = directories(raw.directory, transport, faults);
-    let private: Vec<_> = names
-        .public
-        .iter()
-        .filter(|subject| subject.is_private())
-        .map(|subject| format!("`{subject}`"))
-        .collect();
-    if !private.is_empty() && directories.iter().all(Directory::is_public) {
-        let private = private.join(", ");
-        let text = format!(
-            "no public CA issues for {private}: with mode `auto` or `self-signed` the local CA does; a CA of your \
-             own is named by `directory` in [tls.acme]"
-        );
-        warnings.push(Warning::new(text, names.place.clone()));
-    }
     let stands = raw.challenges.as_given().is_some_and(|kinds| kinds.contains(&ChallengeKind::DnsPersist01));
     if names.public.iter().any(|subject| subject.as_name().is_none()) && !dns.can_solve() && !stands {
         let text = "a wildcard is shown by the DNS alone: without `hook` or `listen` in [tls.acme.dns], and \
@@ -85,7 +70,7 @@ pub(super) fn acme(
             proxy,
             transport,
         },
-        directories,
+        directories: directories(raw.directory, transport, faults),
         challenges: challenges(raw.challenges, surroundings.http_port, &dns, faults, warnings),
         profile: raw.profile.given(),
         key_type: raw.key_type.or(KeyType::P256),
