@@ -18,7 +18,8 @@ readonly TIMER=parley-relay-update.timer
 readonly LETSENCRYPT=/etc/letsencrypt/live
 readonly RELEASES=https://github.com/Parley-Chat/relay/releases/latest/download
 
-mirror=${MIRROR_BASE_URL:-}
+mirror=${MIRROR_BASE_URL:-$RELEASES}
+mirror=${mirror%/}
 
 usage() {
   cat <<'HELP'
@@ -58,9 +59,8 @@ PARLEY_RELAY_URI_PREFIX, PARLEY_RELAY_UPSTREAM_PROXY and PARLEY_RELAY_ACME_PROXY
 Options:
   --yes                   ask nothing
   --files DIR             release files that were downloaded before       [beside this script]
-  --mirror URL            where to download from, as MIRROR_BASE_URL      [as the last time, or the project's releases]
-  --public-key FILE       minisign key to check SHA256SUMS with, now and in later updates
-                                                                          [/etc/parley-relay/update.pub]
+  --mirror URL            where to download from, as MIRROR_BASE_URL      [the project's releases]
+  --public-key FILE       minisign key to check SHA256SUMS with           [/etc/parley-relay/update.pub]
   --unverified            take a program that SHA256SUMS does not name
   --any-version           take a release that is older than what is installed
   --plain-http            trust an http:// mirror without a signature
@@ -455,17 +455,6 @@ finish() {
 
 # --- The program -----------------------------------------------------------------------------------------------------
 
-# Where the project's own site cannot be reached, it cannot the next time either.
-recall_mirror() {
-  local kept=''
-  if [ -z "$mirror" ] && [ -r "$ETC/update.env" ]; then
-    kept=$(sed -n 's/^MIRROR_BASE_URL=//p' "$ETC/update.env" | tail -n 1)
-  fi
-  if [ -n "$kept" ] && grep -q '^UPDATE_FLAGS=.*--plain-http' "$ETC/update.env"; then plain_http=1; fi
-  mirror=$(first "$mirror" "$kept" "$RELEASES")
-  mirror=${mirror%/}
-}
-
 # Where the mirror may send us on to; set by check_mirror.
 redirects='=https'
 
@@ -628,7 +617,10 @@ check_sum() {
 
 check_signature() {
   local key=${public_key:-$ETC/update.pub}
-  [ -f "$key" ] || return 0
+  if [ ! -f "$key" ]; then
+    [ -z "$public_key" ] || die "there is no key $public_key"
+    return 0
+  fi
   # SECURITY: whoever put a key there wants nothing that is not signed.
   command -v minisign >/dev/null ||
     die 'minisign is not there to check the signature with: install it, or remove the key' "the key: $key"
@@ -990,21 +982,13 @@ write_units() {
   printf '[Timer]\nOnCalendar=\nOnCalendar=%s\n' "$expression" >"$(staged "$schedule")" ||
     die "$schedule cannot be written"
   place "$schedule" 644 root
-  if [ "$mirror" != "$RELEASES" ] || [ -e "$ETC/update.env" ]; then
+  if [ "$mirror" != "$RELEASES" ]; then
     {
-      if [ "$mirror" != "$RELEASES" ]; then printf 'MIRROR_BASE_URL=%s\n' "$mirror"; fi
+      printf 'MIRROR_BASE_URL=%s\n' "$mirror"
       if [ -n "$plain_http" ]; then say 'UPDATE_FLAGS=--plain-http'; fi
     } >"$(staged "$ETC/update.env")" || die "$ETC/update.env cannot be written"
     place "$ETC/update.env" 644 root
   fi
-}
-
-# SECURITY: who has checked one release with a key wants none without, and the file may be on a stick.
-keep_key() {
-  local kept=$ETC/update.pub
-  [ -n "$public_key" ] && ! [ "$public_key" -ef "$kept" ] || return 0
-  cp "$public_key" "$(staged "$kept")" || die "$kept cannot be written"
-  place "$kept" 644 root
 }
 
 place_program() {
@@ -1225,7 +1209,6 @@ do_install() {
   undo_service_state
   place_program
   write_units
-  keep_key
   write_manifest
   if [ -z "$changed" ] && is_active "$SERVICE" && answers; then
     commit
@@ -1262,7 +1245,6 @@ do_modify() {
   write_config
   undo_service_state
   write_units
-  keep_key
   write_manifest
   if [ -n "$changed" ]; then
     order_by_dns
@@ -1286,7 +1268,6 @@ do_update() {
   undo_service_state
   place_program
   write_units
-  keep_key
   write_manifest
   if [ -z "$changed" ]; then
     commit
@@ -1439,11 +1420,7 @@ main() {
   if [ -z "$action" ]; then
     if [ -n "$assume_yes" ]; then action=install; else menu; fi
   fi
-  [ -z "$public_key" ] || [ -f "$public_key" ] || die "there is no key $public_key"
-  if [ "$action" != uninstall ]; then
-    recall_mirror
-    check_mirror
-  fi
+  [ "$action" = uninstall ] || check_mirror
   trap finish EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT
