@@ -308,6 +308,7 @@ is_installed() { [ -f "$MANIFEST" ]; }
 is_local() {
   case $1 in
     *:* | localhost | *.localhost | *.local | *.lan | *.home.arpa | *.internal) return 0 ;;
+    *.test | *.example | *.invalid | *.onion) return 0 ;;
     *.*) [[ $1 =~ ^[0-9.]+$ ]] ;;
     *) return 0 ;;
   esac

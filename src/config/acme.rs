@@ -116,6 +116,18 @@ impl Directory {
         self.url.scheme() == Some(&Scheme::HTTPS)
     }
 
+    /// Whether it is known as a public CA's, which issues for no name of a private network.
+    pub(crate) fn is_public(&self) -> bool {
+        KNOWN
+            .iter()
+            .any(|(_, url, staging)| self.url == *url || staging.is_some_and(|staging| self.url == staging))
+    }
+
+    /// Whether it is Let's Encrypt's, for use or for tries.
+    pub(crate) fn is_lets_encrypt(&self) -> bool {
+        self.url.host().is_some_and(|host| host.ends_with(".letsencrypt.org"))
+    }
+
     /// Whether it is on this machine.
     pub(crate) fn is_on_loopback(&self) -> bool {
         match self.url.host().map(str::parse) {

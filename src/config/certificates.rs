@@ -13,6 +13,7 @@ use rustix::fs::Access;
 
 use super::{
     CertificateSource, Environment, Tls, UnknownNames, Warning,
+    acme::Directory,
     error::{Faults, Reason},
     raw::{Hsts, RawTls, TlsMode},
     setting::Setting,
@@ -60,8 +61,16 @@ pub(super) fn tls(
         }
     }
     let names: Vec<_> = subjects.iter().filter_map(Subject::as_name).cloned().collect();
+    // A CA of one's own issues for what it likes.
+    let directories = raw.acme.directory.as_given();
+    let public_cas = directories.is_none_or(|directories| directories.iter().all(Directory::is_public));
+    if mode == TlsMode::Acme && public_cas {
+        warn_of_names_that_no_ca_issues_for(&subjects, domains_place.clone(), warnings);
+    }
     let (public, local): (Vec<_>, Vec<_>) = match mode {
-        TlsMode::Auto => subjects.into_iter().partition(|subject| !subject.is_local()),
+        TlsMode::Auto => subjects
+            .into_iter()
+            .partition(|subject| !(subject.is_local() || public_cas && subject.is_reserved())),
         TlsMode::Acme => (subjects, Vec::new()),
         TlsMode::SelfSigned | TlsMode::Files | TlsMode::Off => (Vec::new(), subjects),
     };
@@ -97,6 +106,26 @@ pub(super) fn tls(
         unknown_names: raw.unknown_names.or(UnknownNames::Reject),
         hsts: raw.hsts.or(Hsts(None)).0,
     }
+}
+
+/// A CA that is asked for such a name refuses, again and again, and uses up its rate limits.
+fn warn_of_names_that_no_ca_issues_for(
+    subjects: &[Subject],
+    place: Option<Place>,
+    warnings: &mut Vec<Warning>,
+) {
+    let refused = subjects.iter().filter(|subject| subject.is_refused_by_public_cas());
+    let refused: Vec<_> = refused.map(Subject::to_string).collect();
+    if refused.is_empty() {
+        return;
+    }
+    let rest = if refused.len() < subjects.len() {
+        "take `mode = \"auto\"`: the relay's own CA makes their certificates, a public CA the others'"
+    } else {
+        "take `mode = \"self-signed\"`: the relay's own CA makes their certificates; or give the `directory` of a private CA"
+    };
+    let text = format!("no public CA issues for {}: {rest}", refused.join(", "));
+    warnings.push(Warning::new(text, place));
 }
 
 /// Notes when nothing can be stored in `storage`: a fault where somebody asked for that directory, and for
@@ -158,7 +187,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::config::{AcmeConfig, Flags, Loaded, User, acme::Directory, load};
+    use crate::config::{AcmeConfig, Flags, Loaded, User, load};
 
     /// A file with this in its `[tls]` table, in a directory of its own that the text calls `{dir}`.
     fn load_tls(keys: &str) -> Result<Loaded, Vec<String>> {
@@ -212,25 +241,113 @@ mod tests {
     }
 
     #[test]
+    fn names_kept_for_tests_come_from_the_local_ca_or_a_private_one() {
+        for name in ["a.test", "a.example", "a.invalid", "a.onion"] {
+            let tls = |keys: &str| {
+                load_tls(&format!("domains = ['{name}']\n{keys}")).unwrap().config.tls.unwrap().certificates
+            };
+            assert_eq!(tls(""), CertificateSource::LocalCa, "{name}");
+            assert_eq!(
+                tls("[tls.acme]\ndirectory = ['zerossl', 'google']"),
+                CertificateSource::LocalCa,
+                "{name}"
+            );
+            let private = tls("[tls.acme]\ndirectory = 'https://ca.lan/directory'");
+            assert!(matches!(private, CertificateSource::Acme(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_no_public_ca_issues_for_are_warned_about_where_one_is_asked() {
+        let told = |keys: &str| {
+            let warnings = load_tls(keys).unwrap().warnings;
+            let told = warnings.iter().filter(|warning| warning.text().contains("no public CA"));
+            told.map(|warning| (warning.line(), warning.text().to_owned())).collect::<Vec<_>>()
+        };
+        for name in [
+            "localhost",
+            "chat",
+            "chat.local",
+            "chat.lan",
+            "chat.internal",
+            "chat.home.arpa",
+            "chat.test",
+            "chat.example",
+            "chat.invalid",
+            "chat.onion",
+            "*.chat.lan",
+            "10.0.0.1",
+            "127.0.0.1",
+            "100.64.0.1",
+            "::ffff:192.168.1.20",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+        ] {
+            let told = told(&format!("mode = 'acme'\ndomains = ['{name}']"));
+            let [(Some(5), text)] = &told[..] else {
+                panic!("{name}: {told:?}");
+            };
+            assert!(text.contains(name) && text.contains("self-signed"), "{text}");
+        }
+        let some = told("mode = 'acme'\ndomains = ['chat.example.org', 'chat.lan']");
+        assert!(
+            some[0].1.starts_with("no public CA issues for chat.lan: take `mode = \"auto\"`"),
+            "{some:?}"
+        );
+        for fine in [
+            "mode = 'acme'\ndomains = ['chat.example.org', '8.8.8.8', '2001:4860::1', 'test.org', '100.128.0.1']",
+            "mode = 'acme'\ndomains = ['chat.lan']\n[tls.acme]\ndirectory = 'https://ca.lan/directory'",
+            "domains = ['chat.example.org', 'chat.lan', 'chat.test', '10.0.0.1']",
+            "mode = 'self-signed'\ndomains = ['chat.lan']",
+        ] {
+            assert_eq!(told(fine), [], "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_public_address_is_warned_about_only_where_its_certificate_cannot_come() {
+        let told = |keys: &str| {
+            let warnings = load_tls(&format!("mode = 'acme'\ndomains = ['8.8.8.8']\n[tls.acme]\n{keys}"));
+            let warnings = warnings.unwrap().warnings;
+            let told = warnings.iter().map(|warning| (warning.line(), warning.text().to_owned()));
+            // Those of the whole file speak of other tables.
+            told.filter(|(line, _)| line.is_some()).collect::<Vec<_>>()
+        };
+        let profile = told("profile = 'classic'");
+        assert!(matches!(&profile[..], [(Some(7), text)] if text.contains("shortlived")), "{profile:?}");
+        let dns = told("challenges = ['dns-01']\n[tls.acme.dns]\nhook = '{dir}/hook'");
+        assert!(matches!(&dns[..], [(Some(5), text)] if text.contains("tls-alpn-01")), "{dns:?}");
+        for fine in [
+            "",
+            "profile = 'shortlived'",
+            "challenges = ['http-01']",
+            "directory = 'https://ca.lan/directory'\nprofile = 'classic'",
+        ] {
+            assert_eq!(told(fine), [], "{fine}");
+        }
+    }
+
+    #[test]
     fn a_ca_a_list_of_them_or_a_url_is_the_directory() {
-        let of = |value: &str| acme(&format!("domains = ['a.example']\n[tls.acme]\ndirectory = {value}"));
+        let of = |value: &str| acme(&format!("domains = ['a.example.org']\n[tls.acme]\ndirectory = {value}"));
         assert_eq!(of("'zerossl'").directories.len(), 1);
         let list = of("['letsencrypt', 'https://ca.lan:9000/acme/directory']");
         assert_eq!(list.directories[1].to_string(), "https://ca.lan:9000/acme/directory");
-        let default = acme("domains = ['a.example']");
+        let default = acme("domains = ['a.example.org']");
         assert_eq!(default.directories, [Directory::default()]);
     }
 
     #[test]
     fn challenges_that_cannot_work_are_left_out() {
-        let of = |keys: &str| texts(&acme(&format!("domains = ['a.example']\n{keys}")).challenges);
+        let of = |keys: &str| texts(&acme(&format!("domains = ['a.example.org']\n{keys}")).challenges);
         assert_eq!(of(""), ["tls-alpn-01", "http-01"]);
         assert_eq!(of("[server]\nhttp_port = 0"), ["tls-alpn-01"]);
         assert_eq!(
             of("[tls.acme]\nchallenges = ['dns-01', 'http-01']\n[tls.acme.dns]\nhook = '{dir}/hook'"),
             ["dns-01", "http-01"]
         );
-        let loaded = load_tls("domains = ['a.example']\n[tls.acme]\nchallenges = ['http-01', 'dns-01']");
+        let loaded = load_tls("domains = ['a.example.org']\n[tls.acme]\nchallenges = ['http-01', 'dns-01']");
         let warnings = loaded.unwrap().warnings;
         assert!(warnings.iter().any(|warning| warning.text().contains("dns-01 needs")));
     }
@@ -243,7 +360,7 @@ mod tests {
 
     #[test]
     fn the_way_to_the_ca_is_direct_or_one_of_two_proxies() {
-        let of = |keys: &str| acme(&format!("domains = ['a.example']\n{keys}")).authority.proxy;
+        let of = |keys: &str| acme(&format!("domains = ['a.example.org']\n{keys}")).authority.proxy;
         let upstream = "[upstream_proxy]\nenabled = true\nurl = 'socks5://127.0.0.1:1080'\n[tls.acme]\n";
         assert_eq!(of(upstream), None);
         assert_eq!(of(&format!("{upstream}proxy = 'upstream'")).unwrap().authority, "127.0.0.1:1080");
@@ -254,7 +371,7 @@ mod tests {
     fn the_key_of_an_external_account_is_read_with_or_without_padding() {
         let of = |file: &str| {
             let keys = format!("[tls.acme]\neab_kid = 'k'\neab_hmac_file = '{{dir}}/{file}'");
-            acme(&format!("domains = ['a.example']\n{keys}")).authority.external_account.unwrap()
+            acme(&format!("domains = ['a.example.org']\n{keys}")).authority.external_account.unwrap()
         };
         assert_eq!(of("key").key, b"secret");
         assert_eq!(of("padded").key, b"secre");
@@ -289,7 +406,7 @@ mod tests {
             ("[tls.acme.dns]\npropagation = 5", "tls.acme.dns.propagation", "add a unit"),
             ("mail = 'a@example.org'", "tls.acme.mail", "unknown key"),
         ] {
-            let faults = load_tls(&format!("domains = ['a.example']\n[tls.acme]\n{keys}")).unwrap_err();
+            let faults = load_tls(&format!("domains = ['a.example.org']\n[tls.acme]\n{keys}")).unwrap_err();
             let [fault] = faults.as_slice() else {
                 panic!("{keys}: {faults:?}");
             };
@@ -306,7 +423,7 @@ mod tests {
             ("domains = ['a..example']", "neither a domain name"),
             ("domains = ['*.lan']", "no wildcards"),
             ("domains = ['my_chat.example.org']", "underscore"),
-            ("domains = ['a.example']\nstorage = '{dir}/key/below'", "cannot be stored"),
+            ("domains = ['a.example.org']\nstorage = '{dir}/key/below'", "cannot be stored"),
         ] {
             let faults = load_tls(keys).unwrap_err();
             assert!(faults.len() == 1 && faults[0].contains(text), "{keys}: {faults:?}");

@@ -126,6 +126,24 @@ impl ServerName {
         }
     }
 
+    /// Whether it is kept for tests, examples or Tor (RFC 2606, RFC 7686): a private CA may issue for it, a public one does not.
+    pub(crate) fn is_reserved(&self) -> bool {
+        match self {
+            Self::Ip(_) => false,
+            Self::Dns(name) => {
+                [".test", ".example", ".invalid", ".onion"].iter().any(|end| name.ends_with(end))
+            }
+        }
+    }
+
+    /// Whether a public CA that was asked for it would never issue. For public addresses some do.
+    pub(crate) fn is_refused_by_public_cas(&self) -> bool {
+        match self {
+            Self::Ip(address) => is_private(address.to_canonical()),
+            Self::Dns(_) => self.is_local() || self.is_reserved(),
+        }
+    }
+
     /// Whether it leads every machine to itself: `localhost` and what is below it (RFC 6761, section 6.3), or a
     /// loopback address.
     pub(crate) fn is_loopback(&self) -> bool {
@@ -141,6 +159,29 @@ impl ServerName {
             Self::Dns(name) => name.to_string(),
             Self::Ip(IpAddr::V4(address)) => address.to_string(),
             Self::Ip(IpAddr::V6(address)) => format!("[{address}]"),
+        }
+    }
+}
+
+/// Whether an address means another machine, or none, in each network.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            // RFC 6598: behind a carrier's NAT.
+            let shared = first == 100 && second & 0xc0 == 64;
+            shared
+                || address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_unspecified()
+                || address.is_documentation()
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback()
+                || address.is_unspecified()
+                || address.is_unique_local()
+                || address.is_unicast_link_local()
         }
     }
 }
@@ -200,6 +241,22 @@ impl Subject {
         match self {
             Self::Name(name) => name.is_local(),
             Self::Wildcard(parent) => ServerName::Dns(parent.clone()).is_local(),
+        }
+    }
+
+    /// Whether it is kept for tests, examples or Tor.
+    pub(crate) fn is_reserved(&self) -> bool {
+        match self {
+            Self::Name(name) => name.is_reserved(),
+            Self::Wildcard(parent) => ServerName::Dns(parent.clone()).is_reserved(),
+        }
+    }
+
+    /// Whether a public CA that was asked for it would never issue.
+    pub(crate) fn is_refused_by_public_cas(&self) -> bool {
+        match self {
+            Self::Name(name) => name.is_refused_by_public_cas(),
+            Self::Wildcard(parent) => ServerName::Dns(parent.clone()).is_refused_by_public_cas(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Names, Surroundings};
 use crate::{
     acme::dns::hook,
     config::{
-        AcmeConfig, Warning,
+        AcmeConfig, ServerName, Subject, Warning,
         acme::{
             Authority, ChallengeKind, Directory, DnsConfig, ExternalAccount, KeyType, ProxyChoice, Transport,
         },
@@ -58,7 +58,27 @@ pub(super) fn acme(
     if names.public.iter().any(|subject| subject.as_name().is_none()) && !dns.can_solve() && !stands {
         let text = "a wildcard is shown by the DNS alone: without `hook` or `listen` in [tls.acme.dns], and \
                     without dns-persist-01 in `challenges`, its certificate comes by hand, with `parley-relay cert issue --dns-manual`";
-        warnings.push(Warning::new(text, names.place));
+        warnings.push(Warning::new(text, names.place.clone()));
+    }
+    let profile_place = raw.profile.place();
+    let directories = directories(raw.directory, transport, faults);
+    let challenges = challenges(raw.challenges, surroundings.http_port, &dns, faults, warnings);
+    let profile = raw.profile.given();
+    if names.public.iter().any(|subject| matches!(subject, Subject::Name(ServerName::Ip(_)))) {
+        if profile.as_deref().is_some_and(|profile| profile != "shortlived")
+            && directories.iter().all(Directory::is_lets_encrypt)
+        {
+            let text = "Let's Encrypt gives an IP address no certificate of this profile: leave `profile` out, \
+                        and addresses get \"shortlived\"";
+            warnings.push(Warning::new(text, profile_place));
+        }
+        // RFC 8738, section 7.
+        if !challenges.is_empty()
+            && !challenges.iter().any(|kind| matches!(kind, ChallengeKind::TlsAlpn01 | ChallengeKind::Http01))
+        {
+            let text = "an IP address is not shown by the DNS: allow tls-alpn-01 or http-01 in `challenges`";
+            warnings.push(Warning::new(text, names.place));
+        }
     }
     AcmeConfig {
         subjects: names.public,
@@ -70,9 +90,9 @@ pub(super) fn acme(
             proxy,
             transport,
         },
-        directories: directories(raw.directory, transport, faults),
-        challenges: challenges(raw.challenges, surroundings.http_port, &dns, faults, warnings),
-        profile: raw.profile.given(),
+        directories,
+        challenges,
+        profile,
         key_type: raw.key_type.or(KeyType::P256),
         fallback: raw.fallback.given(),
         on_failure: raw.on_failure.given(),
