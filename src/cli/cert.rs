@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use super::{ConfigArgs, EXIT_CONFIG};
-use crate::config::{Environment, Flags};
+use crate::config::{CertificateSource, Environment, Flags, Subject};
 
 /// What `cert` is to do.
 #[derive(clap::Args)]
@@ -51,6 +51,19 @@ pub(super) struct StorageArgs {
     pub(super) storage: Option<PathBuf>,
 }
 
+/// A storage directory, and whose.
+struct StoragePlace {
+    directory: PathBuf,
+    /// `None`: no config was read.
+    served: Option<Served>,
+}
+
+/// What a config says is served.
+struct Served {
+    file: PathBuf,
+    subjects: Vec<Subject>,
+}
+
 /// Does what the command line says.
 pub(crate) fn run(arguments: CertArgs) -> ExitCode {
     match arguments.command {
@@ -64,18 +77,29 @@ pub(crate) fn run(arguments: CertArgs) -> ExitCode {
 impl StorageArgs {
     /// The directory that the flag, the file or the surroundings name. `Err`: the reason has been printed.
     pub(super) fn directory(&self, environment: &Environment) -> Result<PathBuf, ExitCode> {
+        self.place(environment).map(|place| place.directory)
+    }
+
+    /// The same, with what is served from it.
+    fn place(&self, environment: &Environment) -> Result<StoragePlace, ExitCode> {
         if let Some(directory) = &self.storage {
-            return Ok(directory.clone());
+            return Ok(StoragePlace { directory: directory.clone(), served: None });
         }
         let Some(file) = self.config.clone().or_else(|| environment.installed_config()) else {
-            return Ok(environment.storage());
+            return Ok(StoragePlace { directory: environment.storage(), served: None });
         };
         let arguments = ConfigArgs { config: Some(file.clone()), flags: Flags::default() };
         let loaded = arguments.load().map_err(|error| super::refuse(&error))?;
         let tls = loaded.config.tls.ok_or_else(|| {
             refuse(format_args!("{} has no [tls]: there are no certificates", file.display()))
         })?;
-        Ok(tls.storage)
+        let mut subjects: Vec<_> = tls.names.into_iter().map(Subject::Name).collect();
+        if let CertificateSource::Acme(acme) = tls.certificates {
+            // Wildcards too, which are no names of the relay.
+            let more = acme.subjects.into_iter().filter(|subject| subject.as_name().is_none());
+            subjects.extend(more);
+        }
+        Ok(StoragePlace { directory: tls.storage, served: Some(Served { file, subjects }) })
     }
 }
 

@@ -74,6 +74,36 @@ async fn import_takes_over_certbots_files_and_the_relay_serves_them_at_once() {
 }
 
 #[tokio::test]
+async fn import_warns_of_a_certificate_for_none_of_the_configured_names_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let leaf = Pki::new().leaf(&["other.example.org"]);
+    std::fs::write(at("fullchain.pem"), leaf.cert).unwrap();
+    std::fs::write(at("privkey.pem"), &leaf.key).unwrap();
+    let live = directory.path().to_str().unwrap();
+    for (asked, warned) in [(NAME, true), ("other.example.org", false)] {
+        let config = at("config.toml");
+        let text = format!("version = 1\n[tls]\nstorage = {:?}\ndomains = [{asked:?}]\n", at("storage"));
+        std::fs::write(&config, text).unwrap();
+        let output = relay::run(["cert", "import", live, "--config", config.to_str().unwrap()]).await;
+        let stderr = relay::stderr(&output);
+        assert!(output.status.success(), "{stderr}");
+        let warning = "the certificate is for other.example.org, and ";
+        assert_eq!(stderr.contains(warning), warned, "{asked}: {stderr}");
+        assert_eq!(stderr.contains(&format!("asks for {NAME}")), warned, "{asked}: {stderr}");
+        assert!(Stored::read(&at("storage"), "other.example.org").is_some(), "it went on");
+    }
+
+    // A key of another certificate is no matter of warnings.
+    std::fs::remove_dir_all(at("storage")).unwrap();
+    std::fs::write(at("privkey.pem"), Pki::new().leaf(&["other.example.org"]).key).unwrap();
+    let config = at("config.toml");
+    let output = relay::run(["cert", "import", live, "--config", config.to_str().unwrap()]).await;
+    assert!(!output.status.success());
+    assert!(!at("storage").exists(), "{}", relay::stderr(&output));
+}
+
+#[tokio::test]
 async fn issue_by_hand_shows_the_record_goes_on_when_it_is_there_and_the_relay_serves_it() {
     let pebble = Pebble::start().await;
     let Some(binary) = pebble.dns.relay() else { return };

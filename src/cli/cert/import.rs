@@ -10,7 +10,7 @@ use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-use super::{StorageArgs, become_owner, refuse};
+use super::{Served, StorageArgs, become_owner, refuse};
 use crate::{
     acme::{self, Stored},
     cli::answer,
@@ -64,32 +64,38 @@ enum ImportError {
     Owner(io::Error),
 }
 
+/// A pair that can be served, and the names that it is to be kept for.
+struct Candidate {
+    pair: Pair,
+    certificate: Certificate,
+    names: Vec<Subject>,
+}
+
 /// Copies the pair into the storage directory.
 pub(super) fn run(arguments: &ImportArgs) -> ExitCode {
-    let directory = match arguments.storage.directory(&Environment::of_process()) {
-        Ok(directory) => directory,
+    let place = match arguments.storage.place(&Environment::of_process()) {
+        Ok(place) => place,
         Err(code) => return code,
     };
-    match import(&arguments.directory, &arguments.name, &directory, OffsetDateTime::now_utc()) {
-        Ok((names, certificate)) => {
-            let names: Vec<_> = names.iter().map(Subject::to_string).collect();
-            answer(&format!(
-                "imported for {}, expires {}; a relay that runs for them serves it now\n",
-                names.join(", "),
-                certificate.not_after.date()
-            ))
-        }
+    let candidate = match look(&arguments.directory, &arguments.name, OffsetDateTime::now_utc()) {
+        Ok(candidate) => candidate,
+        Err(error) => return refuse(error),
+    };
+    if let Some(warning) = place.served.and_then(|served| candidate.serves_nothing(&served)) {
+        eprintln!("warning: {warning}");
+    }
+    match store(&candidate, &place.directory) {
+        Ok(()) => answer(&format!(
+            "imported for {}, expires {}; a relay that runs for them serves it now\n",
+            list(&candidate.names),
+            candidate.certificate.not_after.date()
+        )),
         Err(error) => refuse(error),
     }
 }
 
-/// Stores the pair in `from` for `names`, or for every name that it has.
-fn import(
-    from: &Path,
-    names: &[Subject],
-    directory: &Path,
-    now: OffsetDateTime,
-) -> Result<(Vec<Subject>, Certificate), ImportError> {
+/// Reads the pair in `from`, which is to be kept for `names`, or for every name that it has.
+fn look(from: &Path, names: &[Subject], now: OffsetDateTime) -> Result<Candidate, ImportError> {
     let read = |name: &str| {
         let file = from.join(name);
         fs::read(&file).map_err(|source| ImportError::Read { file, source })
@@ -110,11 +116,17 @@ fn import(
     if let Some(other) = names.iter().find(|name| !certificate.is_for(name)) {
         return Err(ImportError::Name(other.clone()));
     }
+    Ok(Candidate { pair, certificate, names })
+}
+
+/// Keeps the pair for each of its names.
+fn store(candidate: &Candidate, directory: &Path) -> Result<(), ImportError> {
+    let Candidate { pair, certificate, names } = candidate;
     // What was read may be root's alone.
     become_owner(directory).map_err(ImportError::Owner)?;
     let storage = Storage::open(directory).map_err(ImportError::Storage)?;
     // All are looked at before the first is written.
-    for name in &names {
+    for name in names {
         let there = Stored::load(&storage, name.clone()).map_err(ImportError::Storage)?;
         if let Some(there) = there.certificate
             && there.not_after > certificate.not_after
@@ -123,10 +135,39 @@ fn import(
             return Err(ImportError::Older { name, stored });
         }
     }
-    for name in &names {
-        acme::import(&storage, name, &pair).map_err(ImportError::Import)?;
+    for name in names {
+        acme::import(&storage, name, pair).map_err(ImportError::Import)?;
     }
-    Ok((names, certificate))
+    Ok(())
+}
+
+impl Candidate {
+    /// What is to be said where the relay of this config has no use for it.
+    fn serves_nothing(&self, served: &Served) -> Option<String> {
+        let Served { file, subjects } = served;
+        // A relay whose files tell the names serves no list of its own.
+        if subjects.is_empty() || self.names.iter().any(|name| subjects.contains(name)) {
+            return None;
+        }
+        let (kept, asked, file) = (list(&self.names), list(subjects), file.display());
+        let covered: Vec<_> =
+            subjects.iter().filter(|subject| self.certificate.is_for(subject)).cloned().collect();
+        Some(match covered.first() {
+            Some(name) => format!(
+                "it is kept for {kept}, and {file} asks for {asked}: nothing will be served with it; \
+                 import it with --name {name}, which it covers"
+            ),
+            None => format!(
+                "the certificate is for {kept}, and {file} asks for {asked}: nothing will be served with it; \
+                 import one for those names, or add its names to `domains` in [tls]"
+            ),
+        })
+    }
+}
+
+fn list(subjects: &[Subject]) -> String {
+    let names: Vec<_> = subjects.iter().map(Subject::to_string).collect();
+    names.join(", ")
 }
 
 /// What a certificate is for, in its order; kinds of names that are not served are left out.
@@ -180,6 +221,18 @@ mod tests {
     use std::os::unix::fs::symlink;
     use tempfile::TempDir;
     use time::{Duration, macros::datetime};
+
+    /// Looks at the pair in `from`, and keeps it.
+    fn import(
+        from: &Path,
+        names: &[Subject],
+        directory: &Path,
+        now: OffsetDateTime,
+    ) -> Result<(Vec<Subject>, Certificate), ImportError> {
+        let candidate = look(from, names, now)?;
+        store(&candidate, directory)?;
+        Ok((candidate.names, candidate.certificate))
+    }
 
     const NOW: OffsetDateTime = datetime!(2026-11-01 0:00 UTC);
 
@@ -256,6 +309,24 @@ mod tests {
         let error = at(&other).to_string();
         assert!(error.contains("privkey.pem cannot be read"), "{error}");
         assert!(Storage::at(storage.path()).list("certificates").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_certificate_for_none_of_the_names_that_are_asked_for_is_warned_about() {
+        let live = good(&["a.example", "*.b.example"]);
+        let told = |kept: &[&str], asked: &[&str]| {
+            let served = Served { file: "config.toml".into(), subjects: names(asked) };
+            look(live.path(), &names(kept), NOW).unwrap().serves_nothing(&served)
+        };
+        let other = told(&[], &["chat.example.org", "c.example"]).unwrap();
+        assert!(other.contains("is for a.example, *.b.example"), "{other}");
+        assert!(other.contains("config.toml asks for chat.example.org, c.example"), "{other}");
+        let covered = told(&[], &["chat.b.example"]).unwrap();
+        assert!(covered.contains("--name chat.b.example"), "{covered}");
+        assert_eq!(told(&["chat.b.example"], &["chat.b.example"]), None);
+        assert_eq!(told(&[], &["chat.example.org", "a.example"]), None);
+        assert_eq!(told(&[], &["*.b.example"]), None);
+        assert_eq!(told(&[], &[]), None, "the files of a config tell the names");
     }
 
     #[test]
