@@ -120,7 +120,7 @@ impl Fault {
     /// The line in its file, counted from 1.
     #[cfg(test)]
     pub(crate) fn line(&self) -> Option<usize> {
-        line(self.place.as_ref()?)
+        self.place.as_ref()?.line()
     }
 
     fn hint(&self) -> Option<String> {
@@ -153,7 +153,7 @@ impl Warning {
     /// The line in its file, counted from 1.
     #[cfg(test)]
     pub(crate) fn line(&self) -> Option<usize> {
-        line(self.place.as_ref()?)
+        self.place.as_ref()?.line()
     }
 
     /// The warning with its line and caret.
@@ -185,13 +185,6 @@ impl Placed for Warning {
 
     fn hide(&self) -> Hide {
         Hide::Nothing
-    }
-}
-
-fn line(place: &Place) -> Option<usize> {
-    match place {
-        Place::Text(source, span) => Some(source.excerpt(span, Hide::Nothing).number),
-        Place::Flag(_) | Place::File(_) => None,
     }
 }
 
@@ -233,7 +226,7 @@ impl fmt::Display for Warning {
             Some(Place::Flag(flag)) => write!(f, "{flag}: ")?,
             Some(Place::File(source)) => write!(f, "{}: ", source.path().display())?,
             Some(place @ Place::Text(source, _)) => {
-                write!(f, "{}:{}: ", source.path().display(), line(place).unwrap_or_default())?;
+                write!(f, "{}:{}: ", source.path().display(), place.line().unwrap_or_default())?;
             }
             None => {}
         }

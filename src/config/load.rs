@@ -600,6 +600,41 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
     }
 
     #[test]
+    fn a_rule_that_is_undone_is_told_with_both_places() {
+        let told = |frontend: &str, rules: &str| {
+            warnings(&format!(
+                "version = 1\n[backend]\nurl = 'http://10.0.0.1:9'\n[frontend]\n{frontend}\n{rules}"
+            ))
+        };
+        let rule = "[[paths]]\nprefix = '/api/*'\nmethods = ['GET']\naction = 'proxy'\n";
+        let forward = "mode = 'forward'\nurl = 'http://10.0.0.1:9/'";
+        let [(Some(9), text)] = &told(forward, rule)[..] else {
+            panic!("{:?}", told(forward, rule));
+        };
+        for part in ["to GET:", "POST, PUT, PATCH, DELETE", "[frontend] `url` (line 6)", "`block` rule"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let all = format!("{rule}[[paths]]\nprefix = '/api'\naction = 'proxy'\n");
+        let [(Some(8), text)] = &told("mode = 'disabled'", &all)[..] else {
+            panic!("{:?}", told("mode = 'disabled'", &all));
+        };
+        assert!(text.contains("rule number 2 (line 11)"), "{text}");
+        let base = "mode = 'forward'\nurl = 'http://10.0.0.1:9/api'";
+        let block = "[[paths]]\nprefix = '/api/v1/admin'\naction = 'block'\n";
+        let [(Some(8), text)] = &told(base, block)[..] else {
+            panic!("{:?}", told(base, block));
+        };
+        assert!(text.contains("gone round") && text.contains("(line 6)"), "{text}");
+
+        for origin in ["https://10.0.0.1:9", "http://10.0.0.2:9", "http://10.0.0.1:10"] {
+            assert_eq!(told(&format!("mode = 'forward'\nurl = '{origin}'"), rule), [], "{origin}");
+        }
+        let blocked = format!("{rule}[[paths]]\nprefix = '/api'\naction = 'block'\n");
+        assert_eq!(told(forward, &blocked), []);
+        assert_eq!(told("mode = 'disabled'\nurl = 'http://10.0.0.1:9'", rule), [], "nothing is forwarded");
+    }
+
+    #[test]
     fn flags_alone_proxy_the_backends_routes_and_forward_the_rest() {
         let case = flags(|flags| {
             flags.domain = vec!["chat.example.org".to_owned(), "Chat.Example.org".to_owned()];

@@ -1,17 +1,21 @@
 //! `[[paths]]`: entries become rules, and rules that are hardly meant are warned about.
 
+mod undone;
+
 use std::{error::Error, fmt, str::FromStr};
 
 use http::{HeaderValue, Method, StatusCode};
 use toml::de::DeValue;
 
+use self::undone::Way;
 use super::{
     error::{Faults, Reason, Warning},
-    raw::{RawRule, RuleAction},
+    raw::{FrontendMode, RawFrontend, RawRule, RuleAction},
     reader::{Value, integer},
     setting::Setting,
     source::Place,
     types::UriPrefix,
+    url::BackendUrl,
 };
 use crate::methods::METHODS;
 use crate::rules::{Action, Pattern, ProxyPolicy, Rule, Rules};
@@ -52,10 +56,36 @@ pub(crate) fn default_rules(uri_prefix: &UriPrefix) -> Rules {
     )
 }
 
+/// A front end that is forwarded to the backend itself: what no rule matches gets there too.
+pub(crate) struct BackDoor {
+    /// What goes before the request's path; empty mostly.
+    pub(crate) base: Box<str>,
+    pub(crate) place: Place,
+}
+
+impl BackDoor {
+    pub(crate) fn find(frontend: &RawFrontend, backend: &Setting<BackendUrl>) -> Option<Self> {
+        let Setting::Given(FrontendMode::Forward, _) = frontend.mode else {
+            return None;
+        };
+        let Setting::Given(url, place) = &frontend.url else {
+            return None;
+        };
+        let default = BackendUrl::default();
+        let backend = match backend {
+            Setting::Given(backend, _) => backend,
+            Setting::Absent => &default,
+            Setting::Faulty => return None,
+        };
+        (url.origin == *backend).then(|| Self { base: url.base.clone(), place: place.clone() })
+    }
+}
+
 /// The rules of a file.
 pub(crate) fn rules(
     entries: Vec<RawRule>,
     uri_prefix: &UriPrefix,
+    back_door: Option<&BackDoor>,
     faults: &mut Faults,
     warnings: &mut Vec<Warning>,
 ) -> Rules {
@@ -86,6 +116,14 @@ pub(crate) fn rules(
             let text =
                 format!("this rule is never reached: number {} matches all that it matches", earlier + 1);
             warnings.push(Warning::new(text, prefix.clone()));
+        }
+        if let Some(undone) = undone::undone(&rules, number, back_door.map(|door| &*door.base)) {
+            let at = match undone.way {
+                Way::Rule(other) => places[other].0.as_ref().and_then(Place::line),
+                Way::Frontend => back_door.and_then(|door| door.place.line()),
+            };
+            let place = methods.clone().or_else(|| prefix.clone());
+            warnings.push(Warning::new(undone.text(rule, at), place));
         }
     }
     Rules::new(rules)

@@ -61,14 +61,15 @@ pub(crate) fn resolve(
         Some(tls) if tls.mode.as_given() != Some(&TlsMode::Off) => Protocol::Https,
         Some(_) | None => Protocol::PlainHttp,
     };
+    let back_door = paths::BackDoor::find(&frontend, &raw_backend.url);
     let rules = match (entries, source) {
         (Setting::Given(entries, _), _) if !entries.is_empty() => {
-            paths::rules(entries, &uri_prefix, faults, &mut warnings)
+            paths::rules(entries, &uri_prefix, back_door.as_ref(), faults, &mut warnings)
         }
         (Setting::Given(..) | Setting::Absent, Some(source)) => {
             let text = "the file has no [[paths]]: everything goes to the front end";
             warnings.push(Warning::new(text, Some(Place::File(source))));
-            paths::rules(Vec::new(), &uri_prefix, faults, &mut warnings)
+            paths::rules(Vec::new(), &uri_prefix, None, faults, &mut warnings)
         }
         (Setting::Given(..) | Setting::Absent | Setting::Faulty, _) => paths::default_rules(&uri_prefix),
     };

@@ -149,6 +149,14 @@ fn masked(number: usize, line: &str, span: Range<usize>, secret: Range<usize>) -
 }
 
 impl Place {
+    /// The line in its file, counted from 1.
+    pub(crate) fn line(&self) -> Option<usize> {
+        match self {
+            Self::Text(source, span) => Some(source.excerpt(span, Hide::Nothing).number),
+            Self::Flag(_) | Self::File(_) => None,
+        }
+    }
+
     /// The order in which places are told: flags, then each file from its top to its end.
     pub(crate) fn order(&self) -> (Option<&Path>, usize) {
         match self {

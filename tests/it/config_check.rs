@@ -173,6 +173,29 @@ async fn check_warns_of_what_is_hardly_meant() {
 }
 
 #[tokio::test]
+async fn check_warns_with_line_and_caret_of_what_will_not_do_what_it_says() {
+    let text = "version = 1\n[tls]\nmode = \"acme\"\nstorage = \"{dir}/storage\"\ndomains = [\"chat.lan\"]\n\
+                [backend]\nurl = \"http://127.0.0.1:9\"\n[frontend]\nmode = \"forward\"\nurl = \"http://127.0.0.1:9\"\n\
+                [[paths]]\nprefix = \"/api/*\"\nmethods = [\"GET\"]\naction = \"proxy\"\n";
+    let output = Relay::with_args(["check"]).file("relay.toml", text).arg("{dir}/relay.toml").run().await;
+    let stderr = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    for part in [
+        "warning: no public CA issues for chat.lan",
+        "relay.toml:5:",
+        "self-signed",
+        "warning: this rule keeps nothing to GET",
+        "relay.toml:13:",
+        "POST, PUT, PATCH, DELETE",
+        "[frontend] `url` (line 10)",
+    ] {
+        assert!(stderr.contains(part), "{part:?}: {stderr}");
+    }
+    let carets = stderr.lines().filter(|line| line.trim_start_matches([' ', '|']).starts_with('^'));
+    assert_eq!(carets.count(), 2, "a caret for each: {stderr}");
+}
+
+#[tokio::test]
 async fn the_example_file_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml");
     let output = run(["check", example]).await;
