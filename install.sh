@@ -11,6 +11,9 @@ readonly ETC=/etc/parley-relay
 readonly CONFIG=$ETC/config.toml
 readonly MANIFEST=$ETC/installed
 readonly UNITS=/etc/systemd/system
+# The mirror and the flags of automatic updates, and the key that releases are checked with.
+readonly UPDATE_ENV=$ETC/update.env
+readonly UPDATE_KEY=$ETC/update.pub
 readonly STORAGE=/var/lib/parley-relay
 readonly ACCOUNT=parley-relay
 readonly SERVICE=parley-relay.service
@@ -18,7 +21,7 @@ readonly TIMER=parley-relay-update.timer
 readonly LETSENCRYPT=/etc/letsencrypt/live
 readonly RELEASES=https://github.com/Parley-Chat/relay/releases/latest/download
 
-mirror=${MIRROR_BASE_URL:-$RELEASES}
+mirror=${MIRROR_BASE_URL:-}
 mirror=${mirror%/}
 
 usage() {
@@ -59,8 +62,10 @@ PARLEY_RELAY_URI_PREFIX, PARLEY_RELAY_UPSTREAM_PROXY and PARLEY_RELAY_ACME_PROXY
 Options:
   --yes                   ask nothing
   --files DIR             release files that were downloaded before       [beside this script]
-  --mirror URL            where to download from, as MIRROR_BASE_URL      [the project's releases]
-  --public-key FILE       minisign key to check SHA256SUMS with           [/etc/parley-relay/update.pub]
+  --mirror URL            where to download from, as MIRROR_BASE_URL, and for updates from then on
+                                                                          [as before, or the project's releases]
+  --public-key FILE       minisign key to check SHA256SUMS with, and updates from then on
+                                                                          [/etc/parley-relay/update.pub]
   --unverified            take a program that SHA256SUMS does not name
   --any-version           take a release that is older than what is installed
   --plain-http            trust an http:// mirror without a signature
@@ -459,15 +464,40 @@ finish() {
 # Where the mirror may send us on to; set by check_mirror.
 redirects='=https'
 
+# kept_value NAME : of update.env, which systemd reads too: what is in quotes is what is meant.
+kept_value() {
+  [ -r "$UPDATE_ENV" ] || return 0
+  sed -n "s/^$1=//p" "$UPDATE_ENV" | tail -n 1 | sed "s/^\([\"']\)\(.*\)\1\$/\2/"
+}
+
+# The mirror that was given, else the one of the last time, with the trust that it had; else the project's.
+choose_mirror() {
+  local flags
+  if [ -z "$mirror" ]; then
+    mirror=$(kept_value MIRROR_BASE_URL)
+    mirror=${mirror%/}
+    if [ -n "$mirror" ]; then
+      say "The mirror is the one that was kept in $UPDATE_ENV: $mirror (--mirror URL is another)"
+      flags=" $(kept_value UPDATE_FLAGS) "
+      if [[ $flags == *' --plain-http '* ]]; then plain_http=1; fi
+    fi
+  fi
+  mirror=${mirror:-$RELEASES}
+  # `parley-relay update` takes a directory for a mirror.
+  case $mirror in
+    /*) files=${files:-$mirror} ;;
+  esac
+}
+
 # SECURITY: what comes over plain HTTP runs as root here. A signature makes up for it; checksums from the same place
 # do not.
 check_mirror() {
   case ${mirror,,} in
-    https://?*) return 0 ;;
+    https://?* | /*) return 0 ;;
     http://?*) ;;
     *) die "the mirror is no URL that begins with https://: $mirror" '--files DIR takes files that are here' ;;
   esac
-  if [ -n "$plain_http" ] || [ -f "${public_key:-$ETC/update.pub}" ]; then
+  if [ -n "$plain_http" ] || [ -f "${public_key:-$UPDATE_KEY}" ]; then
     redirects='=http,https'
   elif ! is_loopback "$mirror"; then
     die "the mirror is reached without TLS, and what comes from it would run as root: $mirror" \
@@ -617,7 +647,7 @@ check_sum() {
 }
 
 check_signature() {
-  local key=${public_key:-$ETC/update.pub}
+  local key=${public_key:-$UPDATE_KEY}
   if [ ! -f "$key" ]; then
     [ -z "$public_key" ] || die "there is no key $public_key"
     return 0
@@ -975,6 +1005,8 @@ present_mode() {
 
 write_units() {
   local unit expression schedule=$UNITS/$TIMER.d/schedule.conf
+  keep_public_key
+  keep_mirror
   write_unit "$SERVICE"
   [ "${answer[updates]}" != off ] || return 0
   for unit in parley-relay-update.service "$TIMER"; do write_unit "$unit"; done
@@ -983,13 +1015,32 @@ write_units() {
   printf '[Timer]\nOnCalendar=\nOnCalendar=%s\n' "$expression" >"$(staged "$schedule")" ||
     die "$schedule cannot be written"
   place "$schedule" 644 root
-  if [ "$mirror" != "$RELEASES" ]; then
-    {
-      printf 'MIRROR_BASE_URL=%s\n' "$mirror"
-      if [ -n "$plain_http" ]; then say 'UPDATE_FLAGS=--plain-http'; fi
-    } >"$(staged "$ETC/update.env")" || die "$ETC/update.env cannot be written"
-    place "$ETC/update.env" 644 root
-  fi
+}
+
+# Writes down the mirror for updates, automatic ones and those of this script; other lines stay as somebody wrote them.
+keep_mirror() {
+  local flags new_file
+  [ "$mirror" != "$RELEASES" ] || [ -f "$UPDATE_ENV" ] || return 0
+  flags=" $(kept_value UPDATE_FLAGS) "
+  # Trust in one mirror is none in another.
+  flags=${flags/ --plain-http / }
+  if [ -n "$plain_http" ] && [ "$mirror" != "$RELEASES" ]; then flags+=--plain-http; fi
+  read -r flags <<<"$flags" || true
+  new_file=$(staged "$UPDATE_ENV")
+  {
+    if [ -f "$UPDATE_ENV" ]; then grep -v '^\(MIRROR_BASE_URL\|UPDATE_FLAGS\)=' "$UPDATE_ENV" || true; fi
+    if [ "$mirror" != "$RELEASES" ]; then printf 'MIRROR_BASE_URL=%s\n' "$mirror"; fi
+    if [ -n "$flags" ]; then printf 'UPDATE_FLAGS=%s\n' "$flags"; fi
+  } >"$new_file" || die "$UPDATE_ENV cannot be written"
+  place "$UPDATE_ENV" 644 root
+}
+
+# A key that was given goes where updates look for one: its file may be gone by then.
+keep_public_key() {
+  [ -n "$public_key" ] || return 0
+  grep -q '^RW' "$public_key" || die "$public_key holds no minisign public key"
+  cp "$public_key" "$(staged "$UPDATE_KEY")" || die "$UPDATE_KEY cannot be written"
+  place "$UPDATE_KEY" 644 root
 }
 
 place_program() {
@@ -999,7 +1050,30 @@ place_program() {
 
 write_unit() {
   "$new" unit "$1" >"$(staged "$UNITS/$1")" || die "$UNITS/$1 cannot be written"
+  if is_edited "$1"; then
+    if ! cmp -s "$(staged "$UNITS/$1")" "$work/$1"; then
+      note "$UNITS/$1 has been edited and stays; the new version has another: parley-relay unit $1"
+    fi
+    rm -f "$(staged "$UNITS/$1")"
+    return
+  fi
   place "$UNITS/$1" 644 root
+}
+
+# The units as the program prints them that is about to be replaced: what is on disk and differs has been edited.
+# Only an update asks; the other actions write the units anew.
+updating=''
+remember_units() {
+  local unit
+  updating=1
+  for unit in "$SERVICE" parley-relay-update.service "$TIMER"; do
+    "$BINARY" unit "$unit" >"$work/$unit" 2>/dev/null || rm -f "$work/$unit"
+  done
+}
+
+is_edited() {
+  [ -n "$updating" ] && [ -f "$UNITS/$1" ] || return 1
+  ! cmp -s "$UNITS/$1" "$work/$1" && ! cmp -s "$UNITS/$1" "$(staged "$UNITS/$1")"
 }
 
 # The schedule as systemd's calendar expression.
@@ -1264,6 +1338,7 @@ do_update() {
   before=$("$BINARY" --version 2>/dev/null || true)
   base_config=$CONFIG
   get_program
+  remember_units
   recall
   "$new" check "$CONFIG" >/dev/null || die "the new program does not take $CONFIG" 'nothing has been changed'
   undo_service_state
@@ -1316,7 +1391,7 @@ do_uninstall() {
   systemctl daemon-reload || true
   if [ -n "$purge" ]; then
     rm -rf "$STORAGE"
-    rm -f "$CONFIG.bak" "$MANIFEST"
+    rm -f "$CONFIG.bak" "$MANIFEST" "$UPDATE_KEY"
     rmdir "$ETC/tls" "$ETC" 2>/dev/null || true
     userdel "$ACCOUNT" 2>/dev/null || true
   fi
@@ -1421,7 +1496,10 @@ main() {
   if [ -z "$action" ]; then
     if [ -n "$assume_yes" ]; then action=install; else menu; fi
   fi
-  [ "$action" = uninstall ] || check_mirror
+  if [ "$action" != uninstall ]; then
+    choose_mirror
+    check_mirror
+  fi
   trap finish EXIT
   trap 'exit 129' HUP
   trap 'exit 130' INT

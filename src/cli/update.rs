@@ -9,6 +9,7 @@ mod mirror;
 mod program;
 mod release;
 mod service;
+mod units;
 
 use std::{
     fs,
@@ -26,6 +27,7 @@ use self::{
     mirror::{Mirror, PlainHttp},
     program::Program,
     service::{Restarted, Service, Which},
+    units::Units,
 };
 use super::{ConfigArgs, EXIT_INTERNAL, answer, health::Target};
 use crate::{
@@ -55,7 +57,8 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "URL|DIR")]
     mirror: Option<String>,
 
-    /// The minisign public key that releases are signed with [default: /etc/parley-relay/update.pub, if there]
+    /// The minisign public key that releases are signed with, which later updates then ask for too
+    /// [default: /etc/parley-relay/update.pub, if there]
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
 
@@ -143,6 +146,12 @@ async fn update(
     };
 
     let offer = mirror.offer(key.as_ref()).await?;
+    if let Some(file) = &arguments.public_key
+        && !arguments.check
+        && program.is_installed()
+    {
+        keep_key(file);
+    }
     let installed = program.version().await;
     let offered = offer.version.clone();
     if let Some(installed) = &installed
@@ -166,15 +175,22 @@ async fn update(
     let was_well = service.is_well().await;
     // From here on a signal does not end this half-way: what has begun is ended, or taken back.
     let _undisturbed = Termination::listen();
+    let mut units = Units::default();
+    if program.is_installed() {
+        units = Units::of(program.path(), staged.path()).await;
+    }
     program.replace(staged)?;
-    match service.restart(Which::New).await {
+    units.renew().await;
+    match service.restart(Which::New, units.how()).await {
         Ok(restarted) => Ok(Outcome::Updated { installed, offered, restarted, previous: program.previous() }),
         // It cannot be told whether the new program is to blame, and it may be the one that mends this.
         Err(reason) if !was_well => Err(UpdateError::StillUnwell { version: offered, reason }),
         Err(reason) => match program.roll_back() {
             Ok(()) => {
                 let goes_on = matches!(reason, ServiceError::GoesOn { .. });
-                let back = if goes_on { Ok(()) } else { service.restart(Which::Previous).await.map(drop) };
+                units.take_back().await;
+                let again = service.restart(Which::Previous, units.how());
+                let back = if goes_on { Ok(()) } else { again.await.map(drop) };
                 Err(UpdateError::RolledBack { version: offered, reason, back })
             }
             Err(error) => {
@@ -209,6 +225,22 @@ fn public_key(given: Option<&Path>) -> Result<Option<PublicKey>, SourceError> {
     // minisign writes a comment before it; install instructions often give the key alone.
     let key = PublicKey::decode(&text).or_else(|_| PublicKey::from_base64(text.trim()));
     key.map(Some).map_err(|error| SourceError::Key(file.to_owned(), KeyError::NoKey(error)))
+}
+
+/// Puts a key, which what the mirror offers was just checked with, where the timer's updates look for one: they are
+/// not told of the file, which may go.
+fn keep_key(file: &Path) {
+    let kept = fs::read_to_string(file).and_then(|text| {
+        if fs::read_to_string(KEY).is_ok_and(|kept| kept == text) {
+            return Ok(());
+        }
+        units::write(Path::new(KEY), &text)?;
+        eprintln!("{} is kept as {KEY}: later updates are checked with it", file.display());
+        Ok(())
+    });
+    if let Err(error) = kept {
+        eprintln!("{} is not kept for later updates: {error}; copy it to {KEY}", file.display());
+    }
 }
 
 impl Outcome {

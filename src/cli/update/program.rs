@@ -16,6 +16,8 @@ use super::error::{TrialError, UpdateError};
 
 /// For `--version` and `check`, which take a moment.
 const TRIAL_LIMIT: Duration = Duration::from_secs(30);
+/// Where install.sh puts it: the program that the units run, and that the timer updates.
+const INSTALLED: &str = "/usr/local/bin/parley-relay";
 
 /// The program that is to be replaced.
 pub(super) struct Program {
@@ -64,6 +66,11 @@ impl Program {
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it is the one that the machine's units run.
+    pub(super) fn is_installed(&self) -> bool {
+        self.path == Path::new(INSTALLED)
     }
 
     /// Where the one before is kept.
@@ -182,6 +189,13 @@ impl Drop for Staged {
         // It is not there any more when it was put in its place.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// What `program` prints as the unit of that name; `None`: it has none.
+pub(super) async fn unit(program: &Path, name: &str) -> Option<String> {
+    let output = run(program, "unit", Some(Path::new(name))).await.ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    (output.status.success() && !text.is_empty()).then_some(text)
 }
 
 async fn run(program: &Path, argument: &'static str, file: Option<&Path>) -> Result<Output, TrialError> {

@@ -49,9 +49,18 @@ pub(super) enum Which {
     Previous,
 }
 
-/// How the relay is told to run the new program.
+/// How systemd's relay comes to run another program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum How {
+    /// By itself, and so that nobody notices.
+    Handover,
+    /// By a start, as its unit says.
+    Anew,
+}
+
+/// What makes the relay run another program.
 enum Restart {
-    /// By itself, and so that nobody notices; by systemd where what runs is too old to know how.
+    /// By a handover; by systemd where what runs is too old to know how, or the unit is another too.
     Unit {
         /// The program that was replaced.
         program: PathBuf,
@@ -87,12 +96,13 @@ impl Service {
     }
 
     /// Has it run `which` and waits until it is well, and stays so for a while.
-    pub(super) async fn restart(&self, which: Which) -> Result<Restarted, ServiceError> {
+    pub(super) async fn restart(&self, which: Which, how: How) -> Result<Restarted, ServiceError> {
         let Some(restart) = &self.restart else {
             return Ok(Restarted::No);
         };
         match restart {
             Restart::Command(text) => run(Command::new("sh").arg("-c").arg(text), text).await?,
+            Restart::Unit { .. } if how == How::Anew => restart_anew().await?,
             Restart::Unit { program, config } => restart_unit(program, config.as_deref(), which).await?,
         }
         match &self.target {
@@ -118,10 +128,18 @@ async fn restart_unit(program: &Path, config: Option<&Path>, which: Which) -> Re
         }
         (Err(error), Which::New | Which::Previous) => {
             eprintln!("{error}; `systemctl restart {UNIT}` instead");
-            let mut systemctl = Command::new("systemctl");
-            run(systemctl.args(["restart", UNIT]), "systemctl restart parley-relay").await
+            restart_anew().await
         }
     }
+}
+
+async fn restart_anew() -> Result<(), ServiceError> {
+    run(Command::new("systemctl").args(["restart", UNIT]), "systemctl restart parley-relay").await
+}
+
+/// Has systemd read the unit files.
+pub(super) async fn reload_units() -> Result<(), ServiceError> {
+    run(Command::new("systemctl").arg("daemon-reload"), "systemctl daemon-reload").await
 }
 
 /// Runs `command`, which errors name by `text`.

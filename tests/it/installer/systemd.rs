@@ -122,3 +122,175 @@ fn updates_by_the_timer_come_from_the_mirror_without_tls_that_was_trusted() {
     machine.must("sed -i /UPDATE_FLAGS/d /etc/parley-relay/update.env");
     assert_ne!(machine.run("systemctl start parley-relay-update.service").code, Some(0));
 }
+
+/// A release of `version` whose service waits three seconds before it starts again, with a mirror's files.
+fn release_with_another_unit(machine: &Machine, version: &str, serve: &str) {
+    let text = format!(
+        "#!/bin/bash\ncase $1 in\n--version) echo parley-relay {version} ;;\n\
+         unit) /srv/good \"$@\" | sed s/^RestartSec=2/RestartSec=3/ ;;\n\
+         check | init | cert | health | upgrade) exec /srv/good \"$@\" ;;\n*) {serve} ;;\nesac\n"
+    );
+    release(machine, text.as_bytes());
+    machine.must(&format!(
+        "cd /srv/release && echo {version} >version.txt && sha256sum version.txt >>SHA256SUMS"
+    ));
+}
+
+const SERVES: &str = "exec /srv/good \"$@\"";
+const UPDATE: &str = "/srv/good update --binary /usr/local/bin/parley-relay --mirror /srv/release \
+     --config /etc/parley-relay/config.toml --well-within 3s";
+
+/// [`installed`], with the program at /srv/good too.
+fn installed_with_good() -> Option<Machine> {
+    let machine = installed()?;
+    machine.copy(program(), "/srv/good");
+    machine.must("chmod 755 /srv/good");
+    Some(machine)
+}
+
+#[test]
+fn an_update_brings_its_unit_and_one_that_is_undone_takes_it_back() {
+    let Some(machine) = installed_with_good() else { return };
+    let unit = format!("{UNITS}/parley-relay.service");
+    let (old, fingerprint) = (machine.read(&unit), served(&machine, 443, "chat.lan"));
+    release_with_another_unit(&machine, "98.0.0", "exit 1");
+    for update in [UPDATE.to_owned(), format!("{INSTALL} update --yes --wait 3")] {
+        let ran = machine.run(&update);
+        assert_ne!(ran.code, Some(0), "{}", ran.text);
+        assert_eq!(machine.read(&unit), old, "{}", ran.text);
+        assert_eq!(show(&machine, "RestartUSec"), "2s");
+        until(&machine, "systemctl is-active --quiet parley-relay");
+        assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
+    }
+
+    release_with_another_unit(&machine, "99.0.0", SERVES);
+    let text = machine.must(UPDATE);
+    assert!(!text.contains("edited"), "{text}");
+    assert_eq!(machine.read(&unit), old.replace("RestartSec=2", "RestartSec=3"));
+    assert_eq!(
+        (show(&machine, "RestartUSec"), show(&machine, "NeedDaemonReload")),
+        ("3s".into(), "no".into())
+    );
+    assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
+}
+
+#[test]
+fn the_update_that_the_timer_starts_may_write_the_unit_too() {
+    let Some(machine) = installed_with_good() else { return };
+    machine.must(&format!("{INSTALL} modify --yes --updates weekly"));
+    machine.must("echo MIRROR_BASE_URL=/srv/release >/etc/parley-relay/update.env");
+    release_with_another_unit(&machine, "99.0.0", SERVES);
+    machine.must("systemctl start parley-relay-update.service || { journalctl --no-pager -n 20; exit 1; }");
+    assert_eq!(show(&machine, "RestartUSec"), "3s");
+}
+
+#[test]
+fn a_unit_that_somebody_edited_outlives_updates_and_the_new_one_is_told_of() {
+    let Some(machine) = installed_with_good() else { return };
+    let unit = format!("{UNITS}/parley-relay.service");
+    machine.must(&format!("echo '# mine' >>{unit} && systemctl daemon-reload"));
+    let mine = machine.read(&unit);
+    // A program with the same unit has nothing to tell.
+    release(&machine, &another_program());
+    let text = machine.must(&format!("{INSTALL} update --yes"));
+    assert!(!text.contains("edited"), "{text}");
+    assert_eq!(machine.read(&unit), mine);
+    for (version, update) in [("98.0.0", UPDATE.to_owned()), ("99.0.0", format!("{INSTALL} update --yes"))] {
+        release_with_another_unit(&machine, version, SERVES);
+        // What is installed after the first round prints the same unit as the next: only the first has another.
+        machine.copy(program(), "/usr/local/bin/.good");
+        machine.must("chmod 755 /usr/local/bin/.good && mv /usr/local/bin/.good /usr/local/bin/parley-relay");
+        let text = machine.must(&update);
+        assert!(
+            text.contains("has been edited and stays")
+                && text.contains("parley-relay unit parley-relay.service"),
+            "{text}"
+        );
+        assert_eq!(machine.read(&unit), mine);
+    }
+    assert_eq!(show(&machine, "RestartUSec"), "2s");
+}
+
+#[test]
+fn the_mirror_of_an_install_is_the_mirror_of_later_updates_until_another_is_given() {
+    let Some(mut machine) = installed() else { return };
+    let (first, second) = (machine.serve("/srv/release"), machine.serve("/srv/release"));
+    machine.must("cp /srv/release/install.sh /srv/");
+    let install = "bash /srv/install.sh";
+    let kept = "/etc/parley-relay/update.env";
+    let told = |url: &str| format!("The mirror is the one that was kept in {kept}: {url} (");
+    let text = machine.must(&format!("MIRROR_BASE_URL={first}/ {install} --yes"));
+    assert!(!text.contains("was kept"), "{text}");
+    assert_eq!(machine.read(kept), format!("MIRROR_BASE_URL={first}\n"));
+    for action in ["update", "modify"] {
+        let text = machine.must(&format!("{install} {action} --yes"));
+        assert!(text.contains(&told(&first)), "{text}");
+        assert!(action == "modify" || text.contains(&format!("Downloading {first}/")), "{text}");
+    }
+    // What somebody wrote beside it stays.
+    machine.must(&format!(
+        "printf 'UPDATE_FLAGS=\"--proxy http://127.0.0.1:1 --plain-http\"\\nLANG=C\\n' >>{kept}"
+    ));
+    let text = machine.must(&format!("MIRROR_BASE_URL={second} {install} update --yes"));
+    assert!(text.contains(&format!("Downloading {second}/")) && !text.contains("was kept"), "{text}");
+    assert_eq!(
+        machine.read(kept),
+        format!("LANG=C\nMIRROR_BASE_URL={second}\nUPDATE_FLAGS=--proxy http://127.0.0.1:1\n")
+    );
+    machine.must(&format!("MIRROR_BASE_URL={second} {install} modify --yes --mirror {first}"));
+    assert!(machine.must(&format!("{install} update --yes")).contains(&told(&first)));
+    // The trust in a mirror without TLS is kept with it, and is none in another.
+    machine.must("echo 127.0.0.1 mirror.lan other.lan >>/etc/hosts");
+    let named = first.replace("127.0.0.1", "mirror.lan");
+    machine.must(&format!("{install} modify --yes --mirror {named} --plain-http"));
+    assert!(machine.must(&format!("{install} update --yes")).contains(&told(&named)));
+    let other = first.replace("127.0.0.1", "other.lan");
+    let ran = machine.run(&format!("{install} update --yes --mirror {other}"));
+    assert!(ran.code == Some(1) && ran.text.contains("without TLS"), "{}", ran.text);
+    // The project's own place is a mirror that can be given too.
+    let releases = "https://github.com/Parley-Chat/relay/releases/latest/download";
+    machine.must(&format!("{install} modify --yes --mirror {releases}"));
+    assert!(!machine.read(kept).contains("MIRROR_BASE_URL"));
+}
+
+#[test]
+fn a_public_key_that_was_given_once_is_the_timers_too_when_its_file_is_gone() {
+    let Some(machine) = installed() else { return };
+    machine.must("cd /root && for key in a b; do minisign -G -W -p $key.pub -s $key.key; done");
+    let sign = |key: &str| {
+        machine.must(&format!(
+            "cd /srv/release && parley-relay --version | cut -d ' ' -f 2 >version.txt \
+             && sha256sum relay-linux-* version.txt >SHA256SUMS && minisign -S -s /root/{key}.key -m SHA256SUMS"
+        ));
+    };
+    let kept = "/etc/parley-relay/update.pub";
+    let update = "parley-relay update --mirror /srv/release --public-key";
+    // A key that signed nothing of what is there is not kept, nor is one that is only looked with.
+    sign("a");
+    assert_ne!(machine.run(&format!("{update} /root/b.pub")).code, Some(0));
+    machine.must(&format!("{update} /root/a.pub --check"));
+    assert!(!machine.has(kept));
+    let text = machine.must(&format!("{update} /root/a.pub"));
+    assert!(text.contains("/root/a.pub is kept as /etc/parley-relay/update.pub"), "{text}");
+    assert_eq!(machine.must(&format!("stat -c '%a %U' {kept} && cmp {kept} /root/a.pub")), "644 root\n");
+
+    // The installer's wins over it, in an update and where nothing is fetched.
+    sign("b");
+    machine.must(&format!("{INSTALL} update --yes --public-key /root/b.pub"));
+    machine.must(&format!("cmp {kept} /root/b.pub"));
+    machine.must(&format!("{INSTALL} modify --yes --public-key /root/a.pub --updates weekly"));
+    machine.must(&format!("cmp {kept} /root/a.pub"));
+    let ran = machine.run(&format!("{INSTALL} modify --yes --public-key {CONFIG}"));
+    assert!(ran.code == Some(1) && ran.text.contains("holds no minisign public key"), "{}", ran.text);
+    machine.must(&format!("cp /root/a.pub /root/kept && rm /root/a.pub && cmp {kept} /root/kept"));
+
+    machine.must("echo MIRROR_BASE_URL=/srv/release >/etc/parley-relay/update.env");
+    assert_ne!(machine.run("systemctl start parley-relay-update.service").code, Some(0));
+    sign("a");
+    machine.must("systemctl start parley-relay-update.service");
+    // A directory is a mirror too, for the installer as for the timer.
+    let text = machine.must("bash -s -- update --yes </srv/release/install.sh");
+    assert!(text.contains("Using /srv/release/relay-linux") && text.contains("signature is right"), "{text}");
+    machine.must(&format!("{INSTALL} uninstall --yes --purge"));
+    assert!(!machine.has(kept));
+}
