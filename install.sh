@@ -1038,6 +1038,7 @@ keep_mirror() {
 # A key that was given goes where updates look for one: its file may be gone by then.
 keep_public_key() {
   [ -n "$public_key" ] || return 0
+  [ -f "$public_key" ] || die "there is no key $public_key"
   grep -q '^RW' "$public_key" || die "$public_key holds no minisign public key"
   cp "$public_key" "$(staged "$UPDATE_KEY")" || die "$UPDATE_KEY cannot be written"
   place "$UPDATE_KEY" 644 root
