@@ -46,7 +46,9 @@ struct Table {
 #[derive(Debug)]
 pub(crate) struct Place {
     /// How many its client had when it came, with it.
-    ordinal: usize,
+    pub(crate) ordinal: usize,
+    /// How many it may have.
+    pub(crate) most: usize,
     key: ClientKey,
     clients: Clients,
 }
@@ -63,7 +65,7 @@ impl Clients {
             let count = open.entry(key).or_insert(0);
             if *count < most {
                 *count += 1;
-                return Some(Place { ordinal: *count, key, clients: self.clone() });
+                return Some(Place { ordinal: *count, most, key, clients: self.clone() });
             }
         }
         self.tell(client, most);
@@ -85,16 +87,6 @@ impl Clients {
 
     fn open(&self) -> MutexGuard<'_, HashMap<ClientKey, usize>> {
         lock(&self.0.open)
-    }
-}
-
-/// More connections than a household's browsers have.
-const FEW: usize = 16;
-
-impl Place {
-    /// Whether its client had few connections when it came: each of them may hold more then.
-    pub(crate) fn is_one_of_few(&self) -> bool {
-        self.ordinal <= FEW
     }
 }
 

@@ -187,8 +187,7 @@ impl Service {
                 if is_h2 {
                     let connection = self.connection(peer, scheme, requests.with_windows());
                     // A trusted proxy's connections are those of many clients.
-                    let is_whole = place.as_ref().is_none_or(Place::is_one_of_few);
-                    let portion = if is_whole { Portion::Whole } else { Portion::Small };
+                    let portion = place.as_ref().map_or(Portion::WHOLE, Portion::of);
                     // Boxed: it takes twice what HTTP/1.1 does, and a task has room for the larger.
                     Box::pin(self.http2(tls, connection, portion, drain)).await
                 } else {

@@ -16,40 +16,45 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-/// What a connection may hold at the most. With all the connections that a client may have, the larger portion would
-/// be more than a small machine has (measured: 700 MB).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Portion {
-    /// Of a client that has few connections.
-    Whole,
-    Small,
+use crate::admission::Place;
+
+/// How much a connection may hold: all of it where its client has few, and the less the more it has. All the connections
+/// that one may have would hold more than a small machine has (measured: 700 MB; so 200).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portion {
+    few: usize,
+    /// How many the client has, with this one.
+    of: usize,
 }
 
 impl Portion {
-    /// Streams at once, of which each costs some 20 KB: fewer than there are connections to a backend, so that one
-    /// client cannot take them all.
-    pub(super) fn streams(self) -> u32 {
-        match self {
-            Self::Whole => 64,
-            Self::Small => 48,
-        }
+    pub(super) const WHOLE: Self = Self { few: 1, of: 1 };
+
+    /// A sixteenth of what a client may have is few.
+    pub(super) fn of(place: &Place) -> Self {
+        Self { few: (place.most / 16).max(1), of: place.ordinal }
     }
 
-    /// Of responses, in KiB. A client may leave as many streams unread as pieces fit before the others wait for it; it
-    /// has `idle_body` to read on, or they end.
-    fn downloads(self) -> usize {
-        match self {
-            Self::Whole => 512,
-            Self::Small => PIECE as usize,
-        }
+    /// Streams at once, of which each costs some 15 KB: fewer than there are connections to a backend, so that one
+    /// client cannot take them all.
+    pub(super) fn streams(self) -> u32 {
+        self.share(64, 16)
     }
 
     /// Of requests, in bytes.
     pub(super) fn uploads(self) -> u32 {
-        match self {
-            Self::Whole => 1 << 20,
-            Self::Small => 256 << 10,
-        }
+        self.share(1 << 20, 128 << 10)
+    }
+
+    /// Of responses, in KiB. A client may leave as many streams unread as pieces fit before the others wait for it; it
+    /// has `idle_body` to read on, or they end.
+    fn downloads(self) -> u32 {
+        self.share(512, PIECE)
+    }
+
+    fn share(self, whole: u32, least: u32) -> u32 {
+        let share = u64::from(whole) * self.few as u64 / self.of.max(1) as u64;
+        u32::try_from(share).unwrap_or(whole).clamp(least, whole)
     }
 }
 
@@ -64,7 +69,7 @@ pub(super) struct Room(Arc<Semaphore>);
 
 impl Room {
     pub(super) fn new(portion: Portion) -> Self {
-        Self(Arc::new(Semaphore::new(portion.downloads())))
+        Self(Arc::new(Semaphore::new(portion.downloads() as usize)))
     }
 
     /// A body that is only asked for more when there is room for it.
@@ -164,8 +169,19 @@ mod tests {
     }
 
     #[test]
+    fn a1_the_more_connections_a_client_has_the_less_each_may_hold() {
+        let of = |ordinal| Portion { few: 16, of: ordinal };
+        let all = |portion: Portion| (portion.streams(), portion.uploads() >> 10, portion.downloads());
+        assert_eq!(all(of(1)), (64, 1024, 512));
+        assert_eq!(all(of(16)), (64, 1024, 512));
+        assert_eq!(all(of(32)), (32, 512, 256));
+        assert_eq!(all(of(256)), (16, 128, 64));
+        assert_eq!(all(Portion::WHOLE), all(of(1)));
+    }
+
+    #[test]
     fn a1_what_is_not_taken_has_a_limit() {
-        let room = Room::new(Portion::Whole);
+        let room = Room::new(Portion::WHOLE);
         let mut bodies: Vec<_> = (0..64).map(|_| room.body(Pieces(64 << 10))).collect();
         let mut held: Vec<_> = bodies.iter_mut().filter_map(next).collect();
         assert_eq!(held.len(), 8);
@@ -178,7 +194,7 @@ mod tests {
 
     #[test]
     fn a1_bodies_that_are_dropped_give_their_room_back() {
-        let room = Room::new(Portion::Whole);
+        let room = Room::new(Portion::WHOLE);
         for _ in 0..64 {
             let mut bodies: Vec<_> = (0..64).map(|_| room.body(Pieces(64 << 10))).collect();
             assert_eq!(bodies.iter_mut().filter_map(next).collect::<Vec<_>>().len(), 8);
@@ -187,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_body_that_waits_for_its_source_keeps_no_room() {
-        let room = Room::new(Portion::Whole);
+        let room = Room::new(Portion::WHOLE);
         let mut waiting: Vec<_> = (0..64).map(|_| room.body(Pieces(0))).collect();
         assert!(waiting.iter_mut().all(|body| next(body).is_none()));
         assert!(next(&mut room.body(Pieces(64 << 10))).is_some());
@@ -195,18 +211,18 @@ mod tests {
 
     #[test]
     fn a_piece_takes_the_room_that_it_needs() {
-        let room = Room::new(Portion::Whole);
+        let room = Room::new(Portion::WHOLE);
         let mut events = room.body(Pieces(100));
         // All but what the largest piece needs, which is asked for before it is known how large this one is.
         let held: Vec<_> = std::iter::from_fn(|| next(&mut events)).take(1000).collect();
-        assert_eq!(held.len(), Portion::Whole.downloads() - PIECE as usize + 1);
+        assert_eq!(held.len(), (Portion::WHOLE.downloads() - PIECE) as usize + 1);
         drop(held);
         assert_eq!(next(&mut room.body(Pieces(1 << 20))).unwrap().len(), 1 << 20);
     }
 
     #[test]
     fn small_bodies_are_not_counted() {
-        let room = Room::new(Portion::Whole);
+        let room = Room::new(Portion::WHOLE);
         let mut small = room.body(http_body_util::Full::new(Bytes::from(vec![7; 4096])));
         let mut large = room.body(http_body_util::Full::new(Bytes::from(vec![7; 4097])));
         assert!(small.room.is_none() && large.room.is_some());

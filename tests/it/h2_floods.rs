@@ -339,7 +339,7 @@ async fn a1_what_clients_ask_for_and_do_not_take_costs_little_memory() {
 async fn a1_all_the_connections_of_one_client_fit_a_small_machine() {
     // With all that it may have, and with fewer than that.
     let (connections, most) =
-        if std::env::var_os("PARLEY_LONG").is_some() { (256, 256 << 20) } else { (48, 96 << 20) };
+        if std::env::var_os("PARLEY_LONG").is_some() { (255, 256 << 20) } else { (48, 96 << 20) };
     let backend = Backend::builder().on(PENDING, |_| Reply::silence()).start().await;
     let relay = Relay::builder()
         .self_signed()
@@ -347,6 +347,7 @@ async fn a1_all_the_connections_of_one_client_fit_a_small_machine() {
         .backend(backend.address())
         .file("site/large.bin", vec![7; 1 << 20])
         .toml("[frontend]\nmode = \"serve\"\ndirectory = \"{dir}/site\"\n[log]\nlevel = \"info\"")
+        .toml("[limits]\nconnections_per_client = 256")
         .static_binary()
         .start()
         .await;
