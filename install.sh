@@ -18,6 +18,7 @@ readonly STORAGE=/var/lib/parley-relay
 readonly ACCOUNT=parley-relay
 readonly SERVICE=parley-relay.service
 readonly TIMER=parley-relay-update.timer
+readonly UPDATE_UNITS=(parley-relay-update.service "$TIMER")
 readonly LETSENCRYPT=/etc/letsencrypt/live
 readonly RELEASES=https://github.com/Parley-Chat/relay/releases/latest/download
 
@@ -648,10 +649,7 @@ check_sum() {
 
 check_signature() {
   local key=${public_key:-$UPDATE_KEY}
-  if [ ! -f "$key" ]; then
-    [ -z "$public_key" ] || die "there is no key $public_key"
-    return 0
-  fi
+  [ -f "$key" ] || return 0
   # SECURITY: whoever put a key there wants nothing that is not signed.
   command -v minisign >/dev/null ||
     die 'minisign is not there to check the signature with: install it, or remove the key' "the key: $key"
@@ -1009,7 +1007,7 @@ write_units() {
   keep_mirror
   write_unit "$SERVICE"
   [ "${answer[updates]}" != off ] || return 0
-  for unit in parley-relay-update.service "$TIMER"; do write_unit "$unit"; done
+  for unit in "${UPDATE_UNITS[@]}"; do write_unit "$unit"; done
   expression=$(calendar)
   make_directory "$UNITS/$TIMER.d"
   printf '[Timer]\nOnCalendar=\nOnCalendar=%s\n' "$expression" >"$(staged "$schedule")" ||
@@ -1038,7 +1036,6 @@ keep_mirror() {
 # A key that was given goes where updates look for one: its file may be gone by then.
 keep_public_key() {
   [ -n "$public_key" ] || return 0
-  [ -f "$public_key" ] || die "there is no key $public_key"
   grep -q '^RW' "$public_key" || die "$public_key holds no minisign public key"
   cp "$public_key" "$(staged "$UPDATE_KEY")" || die "$UPDATE_KEY cannot be written"
   place "$UPDATE_KEY" 644 root
@@ -1067,7 +1064,7 @@ updating=''
 remember_units() {
   local unit
   updating=1
-  for unit in "$SERVICE" parley-relay-update.service "$TIMER"; do
+  for unit in "$SERVICE" "${UPDATE_UNITS[@]}"; do
     "$BINARY" unit "$unit" >"$work/$unit" 2>/dev/null || rm -f "$work/$unit"
   done
 }
@@ -1498,6 +1495,7 @@ main() {
     if [ -n "$assume_yes" ]; then action=install; else menu; fi
   fi
   if [ "$action" != uninstall ]; then
+    [ -z "$public_key" ] || [ -f "$public_key" ] || die "there is no key $public_key"
     choose_mirror
     check_mirror
   fi

@@ -4,9 +4,9 @@ mod pair;
 
 use std::{
     fmt,
-    fs::{DirBuilder, File, TryLockError},
+    fs::{DirBuilder, File, Permissions, TryLockError},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -112,7 +112,7 @@ impl Storage {
         let file = self.path(name);
         let directory = file.parent().unwrap_or(&self.directory);
         create_directory(directory)?;
-        replace(directory, &file, contents).map_err(|source| StorageError::Write { file, source })
+        replace(&file, 0o600, contents).map_err(|source| StorageError::Write { file, source })
     }
 }
 
@@ -125,10 +125,13 @@ fn create_directory(directory: &Path) -> Result<(), StorageError> {
         .map_err(|source| StorageError::Create { directory: directory.to_owned(), source })
 }
 
-fn replace(directory: &Path, file: &Path, contents: &[u8]) -> io::Result<()> {
+/// Puts a file of this mode at the path, where there is a whole one at every moment.
+pub(crate) fn replace(file: &Path, mode: u32, contents: &[u8]) -> io::Result<()> {
+    let directory = file.parent().unwrap_or(Path::new("/"));
     // Made with mode 0600, and removed again if anything below fails.
     let mut new = tempfile::NamedTempFile::new_in(directory)?;
     new.write_all(contents)?;
+    new.as_file().set_permissions(Permissions::from_mode(mode))?;
     // The contents reach the disk before the name does, and the name before we go on.
     new.as_file().sync_all()?;
     new.persist(file)?;

@@ -33,6 +33,7 @@ use super::{ConfigArgs, EXIT_INTERNAL, answer, health::Target};
 use crate::{
     config::{Config, Environment, Flags, ProxyUrl, duration},
     signal::Termination,
+    storage,
 };
 
 /// Where the newest release is.
@@ -136,7 +137,12 @@ async fn update(
 ) -> Result<Outcome, UpdateError> {
     let file = release::BINARY.ok_or(UpdateError::Machine)?;
     let program = Program::new(arguments.binary.as_deref())?;
-    let key = public_key(arguments.public_key.as_deref())?;
+    let given = arguments.public_key.as_deref();
+    let given = given.map(|file| read_key(file).map(|text| (file, text))).transpose()?;
+    let key = match &given {
+        Some((file, text)) => Some(decode_key(file, text)?),
+        None => machine_key()?,
+    };
     let mirror = mirror(&arguments, config.as_ref(), key.as_ref())?;
     let _lock = if arguments.check {
         None
@@ -146,11 +152,11 @@ async fn update(
     };
 
     let offer = mirror.offer(key.as_ref()).await?;
-    if let Some(file) = &arguments.public_key
+    if let Some((file, text)) = &given
         && !arguments.check
         && program.is_installed()
     {
-        keep_key(file);
+        keep_key(file, text);
     }
     let installed = program.version().await;
     let offered = offer.version.clone();
@@ -175,10 +181,11 @@ async fn update(
     let was_well = service.is_well().await;
     // From here on a signal does not end this half-way: what has begun is ended, or taken back.
     let _undisturbed = Termination::listen();
-    let mut units = Units::default();
-    if program.is_installed() {
-        units = Units::of(program.path(), staged.path()).await;
-    }
+    let mut units = if program.is_installed() {
+        Units::of(program.path(), staged.path()).await
+    } else {
+        Units::default()
+    };
     program.replace(staged)?;
     units.renew().await;
     match service.restart(Which::New, units.how()).await {
@@ -189,8 +196,11 @@ async fn update(
             Ok(()) => {
                 let goes_on = matches!(reason, ServiceError::GoesOn { .. });
                 units.take_back().await;
-                let again = service.restart(Which::Previous, units.how());
-                let back = if goes_on { Ok(()) } else { again.await.map(drop) };
+                let back = if goes_on {
+                    Ok(())
+                } else {
+                    service.restart(Which::Previous, units.how()).await.map(drop)
+                };
                 Err(UpdateError::RolledBack { version: offered, reason, back })
             }
             Err(error) => {
@@ -213,33 +223,38 @@ fn mirror(
     Mirror::new(&place, proxy, key, plain_http)
 }
 
-/// The key that was given, the machine's, or the one that was built in.
-fn public_key(given: Option<&Path>) -> Result<Option<PublicKey>, SourceError> {
-    let file = given.or_else(|| Some(Path::new(KEY)).filter(|file| file.exists()));
-    let Some(file) = file else {
-        let built_in = BUILT_IN_KEY.map(PublicKey::from_base64).transpose();
-        return built_in.map_err(|error| SourceError::Key("the built-in key".into(), KeyError::NoKey(error)));
-    };
-    let text = fs::read_to_string(file)
-        .map_err(|error| SourceError::Key(file.to_owned(), KeyError::Unreadable(error)))?;
+/// The machine's key, or the one that was built in.
+fn machine_key() -> Result<Option<PublicKey>, SourceError> {
+    let file = Path::new(KEY);
+    if file.exists() {
+        return decode_key(file, &read_key(file)?).map(Some);
+    }
+    let built_in = BUILT_IN_KEY.map(PublicKey::from_base64).transpose();
+    built_in.map_err(|error| SourceError::Key("the built-in key".into(), KeyError::NoKey(error)))
+}
+
+fn read_key(file: &Path) -> Result<String, SourceError> {
+    fs::read_to_string(file).map_err(|error| SourceError::Key(file.to_owned(), KeyError::Unreadable(error)))
+}
+
+fn decode_key(file: &Path, text: &str) -> Result<PublicKey, SourceError> {
     // minisign writes a comment before it; install instructions often give the key alone.
-    let key = PublicKey::decode(&text).or_else(|_| PublicKey::from_base64(text.trim()));
-    key.map(Some).map_err(|error| SourceError::Key(file.to_owned(), KeyError::NoKey(error)))
+    PublicKey::decode(text)
+        .or_else(|_| PublicKey::from_base64(text.trim()))
+        .map_err(|error| SourceError::Key(file.to_owned(), KeyError::NoKey(error)))
 }
 
 /// Puts a key, which what the mirror offers was just checked with, where the timer's updates look for one: they are
 /// not told of the file, which may go.
-fn keep_key(file: &Path) {
-    let kept = fs::read_to_string(file).and_then(|text| {
-        if fs::read_to_string(KEY).is_ok_and(|kept| kept == text) {
-            return Ok(());
+fn keep_key(file: &Path, text: &str) {
+    if fs::read_to_string(KEY).is_ok_and(|kept| kept == text) {
+        return;
+    }
+    match storage::replace(Path::new(KEY), 0o644, text.as_bytes()) {
+        Ok(()) => eprintln!("{} is kept as {KEY}: later updates are checked with it", file.display()),
+        Err(error) => {
+            eprintln!("{} is not kept for later updates: {error}; copy it to {KEY}", file.display())
         }
-        units::write(Path::new(KEY), &text)?;
-        eprintln!("{} is kept as {KEY}: later updates are checked with it", file.display());
-        Ok(())
-    });
-    if let Err(error) = kept {
-        eprintln!("{} is not kept for later updates: {error}; copy it to {KEY}", file.display());
     }
 }
 

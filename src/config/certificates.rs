@@ -216,6 +216,12 @@ mod tests {
             .map_err(|error| error.faults().iter().map(ToString::to_string).collect())
     }
 
+    /// Those of the warnings: their lines and texts.
+    fn warnings(keys: &str, of: impl Fn(&Warning) -> bool) -> Vec<(Option<usize>, String)> {
+        let warnings = load_tls(keys).unwrap().warnings.into_iter().filter(of);
+        warnings.map(|warning| (warning.line(), warning.text().to_owned())).collect()
+    }
+
     fn acme(keys: &str) -> AcmeConfig {
         match load_tls(keys).unwrap().config.tls.unwrap().certificates {
             CertificateSource::Acme(config) => *config,
@@ -259,11 +265,7 @@ mod tests {
 
     #[test]
     fn names_that_no_public_ca_issues_for_are_warned_about_where_one_is_asked() {
-        let told = |keys: &str| {
-            let warnings = load_tls(keys).unwrap().warnings;
-            let told = warnings.iter().filter(|warning| warning.text().contains("no public CA"));
-            told.map(|warning| (warning.line(), warning.text().to_owned())).collect::<Vec<_>>()
-        };
+        let told = |keys: &str| warnings(keys, |warning| warning.text().contains("no public CA"));
         for name in [
             "localhost",
             "chat",
@@ -308,11 +310,9 @@ mod tests {
     #[test]
     fn a_public_address_is_warned_about_only_where_its_certificate_cannot_come() {
         let told = |keys: &str| {
-            let warnings = load_tls(&format!("mode = 'acme'\ndomains = ['8.8.8.8']\n[tls.acme]\n{keys}"));
-            let warnings = warnings.unwrap().warnings;
-            let told = warnings.iter().map(|warning| (warning.line(), warning.text().to_owned()));
+            let keys = format!("mode = 'acme'\ndomains = ['8.8.8.8']\n[tls.acme]\n{keys}");
             // Those of the whole file speak of other tables.
-            told.filter(|(line, _)| line.is_some()).collect::<Vec<_>>()
+            warnings(&keys, |warning| warning.line().is_some())
         };
         let profile = told("profile = 'classic'");
         assert!(matches!(&profile[..], [(Some(7), text)] if text.contains("shortlived")), "{profile:?}");

@@ -1,6 +1,7 @@
 //! The config's own types: each can only be made of text that means one.
 
 use std::{
+    borrow::Cow,
     fmt,
     net::{IpAddr, Ipv4Addr},
     str::FromStr,
@@ -236,28 +237,27 @@ impl FromStr for Subject {
 }
 
 impl Subject {
+    /// The name, or the one that those of a wildcard are below.
+    fn base(&self) -> Cow<'_, ServerName> {
+        match self {
+            Self::Name(name) => Cow::Borrowed(name),
+            Self::Wildcard(parent) => Cow::Owned(ServerName::Dns(parent.clone())),
+        }
+    }
+
     /// Whether no public CA vouches for it.
     pub(crate) fn is_local(&self) -> bool {
-        match self {
-            Self::Name(name) => name.is_local(),
-            Self::Wildcard(parent) => ServerName::Dns(parent.clone()).is_local(),
-        }
+        self.base().is_local()
     }
 
     /// Whether it is kept for tests, examples or Tor.
     pub(crate) fn is_reserved(&self) -> bool {
-        match self {
-            Self::Name(name) => name.is_reserved(),
-            Self::Wildcard(parent) => ServerName::Dns(parent.clone()).is_reserved(),
-        }
+        self.base().is_reserved()
     }
 
     /// Whether a public CA that was asked for it would never issue.
     pub(crate) fn is_refused_by_public_cas(&self) -> bool {
-        match self {
-            Self::Name(name) => name.is_refused_by_public_cas(),
-            Self::Wildcard(parent) => ServerName::Dns(parent.clone()).is_refused_by_public_cas(),
-        }
+        self.base().is_refused_by_public_cas()
     }
 
     /// The name, unless it is a wildcard.

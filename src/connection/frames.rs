@@ -9,7 +9,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -248,7 +248,7 @@ impl Frames {
             return Poll::Ready(Ok(()));
         }
         if self.is_silly {
-            std::task::ready!(self.pause.poll_until(|| Instant::now() + SILLY_PAUSE, cx));
+            ready!(self.pause.poll_until(|| Instant::now() + SILLY_PAUSE, cx));
             self.pause.disarm();
             self.is_silly = false;
         }
@@ -263,7 +263,7 @@ impl Frames {
             Poll::Pending => {
                 let Some(since) = self.since else { return Poll::Pending };
                 let limit = if self.is_over() { FAREWELL } else { self.within };
-                std::task::ready!(self.late.poll_until(|| since + limit, cx));
+                ready!(self.late.poll_until(|| since + limit, cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
         }

@@ -53,7 +53,7 @@ impl Portion {
     }
 
     fn share(self, whole: u32, least: u32) -> u32 {
-        let share = u64::from(whole) * self.few as u64 / self.of.max(1) as u64;
+        let share = u64::from(whole) * self.few as u64 / self.of as u64;
         u32::try_from(share).unwrap_or(whole).clamp(least, whole)
     }
 }

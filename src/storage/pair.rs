@@ -110,8 +110,8 @@ fn write_generation(directory: &Path, pair: &Pair) -> io::Result<()> {
         | StorageError::Write { source, .. }
         | StorageError::Read { source, .. } => source,
     })?;
-    replace(directory, &directory.join(CHAIN), &pair.chain)?;
-    replace(directory, &directory.join(KEY), &pair.key)
+    replace(&directory.join(CHAIN), 0o600, &pair.chain)?;
+    replace(&directory.join(KEY), 0o600, &pair.key)
 }
 
 /// Puts a link to `target` in place of `name`.

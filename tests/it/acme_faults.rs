@@ -76,7 +76,7 @@ async fn k11_a_ca_that_is_down_is_asked_once_and_no_restart_loop_asks_it_more() 
 
 #[tokio::test]
 async fn k11_an_answer_that_drips_is_cut_off() {
-    if std::env::var_os("PARLEY_LONG").is_none() {
+    if !crate::harness::is_long() {
         eprintln!("skipped: it takes half a minute (tests/run --long)");
         return;
     }

@@ -15,7 +15,7 @@ const NAME: &str = "chat.example.org";
 
 #[tokio::test]
 async fn k9_after_kill_9_at_any_point_of_a_write_the_pair_on_disk_is_whole() {
-    let points: u32 = if std::env::var_os("PARLEY_LONG").is_some() { 200 } else { 20 };
+    let points: u32 = if crate::harness::is_long() { 200 } else { 20 };
     let pebble = Pebble::builder().reuses_authorizations(100).start().await;
     let relay = pebble.relay(&[NAME]).start().await;
     pebble.front.wait_answered(Step::Certificate, 1).await;

@@ -515,7 +515,7 @@ async fn chromium_never_gives_a_stream_up() {
     let relay = relay_before(flask.address(), "").await;
     let Some(mut chromium) = chromium(&relay, &relay) else { return };
     let flask = chromium_keeps_its_stream(flask, &chromium, Duration::from_secs(3)).await;
-    if std::env::var_os("PARLEY_LONG").is_some() {
+    if crate::harness::is_long() {
         chromium_keeps_its_stream(flask, &chromium, Duration::from_secs(40)).await;
     }
     println!("{:?}", chromium.lines());

@@ -20,7 +20,7 @@ use crate::{
         Backend, Client, Frames, Relay, Reply, Version,
         frames::{
             ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, PADDED,
-            PING, PRIORITY, PRIORITY_UPDATE, SETTINGS, WINDOW, WITH_PRIORITY, block, frame, settings,
+            PING, PRIORITY, PRIORITY_UPDATE, SETTINGS, WITH_PRIORITY, block, frame, settings,
         },
         within,
     },
@@ -212,7 +212,7 @@ struct Pace {
 
 /// Each once, and a bystander that waits for the debug binary and for other tests; or under PARLEY_LONG as a flood is.
 fn pace() -> Pace {
-    if std::env::var_os("PARLEY_LONG").is_some() {
+    if crate::harness::is_long() {
         Pace { attackers: 2, lasting: 5 * SECOND, p99: SECOND / 10 }
     } else {
         Pace { attackers: 1, lasting: Duration::ZERO, p99: 5 * SECOND }
@@ -221,15 +221,14 @@ fn pace() -> Pace {
 
 async fn each_ends_by_goaway(floods: Vec<Flood>, Pace { attackers, lasting, p99 }: Pace) {
     // What takes long is run against what is given away, where there is one.
-    let binary = std::env::var_os("PARLEY_RELAY_STATIC").filter(|_| !lasting.is_zero());
-    let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_parley-relay").into());
+    let relay = Relay::builder().self_signed();
+    let relay = if lasting.is_zero() { relay } else { relay.static_binary() };
     let backend = Backend::builder()
         .on(PENDING, |_| Reply::silence())
         .on(DOWNLOAD, |_| Reply::zeros(1 << 30))
         .start()
         .await;
-    let relay = Relay::builder().binary(&binary).self_signed().backend(backend.address()).start().await;
-    let relay = Arc::new(relay);
+    let relay = Arc::new(relay.backend(backend.address()).start().await);
     let before = relay.rss();
     for flood in floods.into_iter().map(Arc::new) {
         let bystander = Bystander::start(&relay).await;
@@ -338,8 +337,7 @@ async fn a1_what_clients_ask_for_and_do_not_take_costs_little_memory() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a1_all_the_connections_of_one_client_fit_a_small_machine() {
     // With all that it may have, and with fewer than that.
-    let (connections, most) =
-        if std::env::var_os("PARLEY_LONG").is_some() { (255, 256 << 20) } else { (48, 96 << 20) };
+    let (connections, most) = if crate::harness::is_long() { (255, 256 << 20) } else { (48, 96 << 20) };
     let backend = Backend::builder().on(PENDING, |_| Reply::silence()).start().await;
     let relay = Relay::builder()
         .self_signed()
@@ -357,19 +355,7 @@ async fn a1_all_the_connections_of_one_client_fit_a_small_machine() {
     for _ in 0..connections {
         let mut frames = Frames::open(&relay, &[(INITIAL_WINDOW_SIZE, 1 << 30)]).await;
         assert!(frames.window(0, 1 << 30).await);
-        // When this is answered, the relay's windows hold.
-        assert!(frames.ping().await);
-        let mut window = u64::from(WINDOW);
-        within("PING", async {
-            loop {
-                let frame = frames.next().await.expect("the connection goes on");
-                window += frame.window().map_or(0, u64::from);
-                if frame.kind == PING {
-                    break;
-                }
-            }
-        })
-        .await;
+        let mut window = frames.settled().await;
         for stream in 0..4 {
             frames.write(&open(2 * stream + 1)).await;
             for _ in 0..(window / LARGEST as u64).min(16) {

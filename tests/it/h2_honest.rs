@@ -12,10 +12,9 @@ use crate::{
         Backend, Client, Frames, Relay, Reply, Version,
         client::{count, next_chunk},
         frames::{
-            DATA, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY_UPDATE, RST_STREAM,
-            WINDOW, frame,
+            DATA, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY_UPDATE, RST_STREAM, frame,
         },
-        within,
+        is_long, within,
     },
 };
 
@@ -23,7 +22,7 @@ const MIB: u64 = 1 << 20;
 
 /// How much is done: the debug binary takes minutes for what PARLEY_LONG asks for.
 fn much(usual: u64, long: u64) -> u64 {
-    if std::env::var_os("PARLEY_LONG").is_some() { long } else { usual }
+    if is_long() { long } else { usual }
 }
 
 /// Runs a program of Debian's nghttp2-client; `None` where there is none, and no CI, which must have it.
@@ -162,19 +161,7 @@ async fn an_upload_in_frames_of_100_bytes_is_whole() {
     let backend = Backend::start().await;
     let relay = relay(&backend).await;
     let mut frames = Frames::open(&relay, &[]).await;
-    let (mut sent, mut connection, mut stream) = (0_u64, u64::from(WINDOW), 256 << 10);
-    // When this is answered, the settings that came before it hold, our window of a stream among them.
-    assert!(frames.ping().await);
-    within("PING", async {
-        loop {
-            let frame = frames.next().await.expect("the connection goes on");
-            connection += frame.window().map_or(0, u64::from);
-            if frame.kind == PING {
-                break;
-            }
-        }
-    })
-    .await;
+    let (mut sent, mut connection, mut stream) = (0, frames.settled().await, 256 << 10);
     assert!(frames.write(&headers(0, 1, &request("POST", "/up"))).await);
     let small = frame(DATA, 0, 1, &[7; 100]);
     tokio::time::timeout(Duration::from_secs(300), async {

@@ -34,6 +34,11 @@ pub(crate) use relay::Relay;
 /// How long a test waits for anything that should come at once. Long, because two cores are shared by many tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 
+/// Whether tests do all that they can, for releases, and not what tells soon.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("PARLEY_LONG").is_some()
+}
+
 /// Awaits `future`, or fails saying that `what` did not come.
 #[track_caller]
 pub(crate) fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {

@@ -21,12 +21,9 @@ use tokio::{net::TcpListener, time::Interval};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::harness::{
-    Backend, Client, Raw, Relay, Reply, Version, client::next_chunk, process::raise_descriptor_limit, within,
+    Backend, Client, Raw, Relay, Reply, Version, client::next_chunk, is_long,
+    process::raise_descriptor_limit, within,
 };
-
-fn is_long() -> bool {
-    std::env::var_os("PARLEY_LONG").is_some()
-}
 
 /// All clients are this machine's here.
 const LIMITS: &str = "

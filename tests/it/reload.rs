@@ -316,7 +316,7 @@ async fn the_budget_of_streams_is_not_doubled_by_a_reload() {
 #[tokio::test]
 async fn k5_reloads_under_load_are_noticed_by_nobody() {
     raise_descriptor_limit();
-    let long = std::env::var_os("PARLEY_LONG").is_some();
+    let long = crate::harness::is_long();
     let (reloads, amount): (usize, _) = if long { (100, Amount::LARGE) } else { (20, Amount::SMALL) };
     let (backend, ticks) = ticking(amount.tick).await;
     let relay = Relay::builder()

@@ -383,7 +383,7 @@ fn name(request: &[u8]) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_post_that_reached_the_backend_is_never_sent_twice() {
-    let resets = if std::env::var_os("PARLEY_LONG").is_some() { 1000 } else { 200 };
+    let resets = if crate::harness::is_long() { 1000 } else { 200 };
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
     let breaker = Breaker::start(seed).await;
     let relay = relay_before(breaker.address, "").await;

@@ -247,7 +247,7 @@ async fn k4_a_tunnel_is_closed_at_the_limit() {
 #[tokio::test]
 async fn k4_a_relay_with_streams_and_uploads_drains_within_its_time_and_breaks_nothing_off() {
     raise_descriptor_limit();
-    let amount = if std::env::var_os("PARLEY_LONG").is_some() {
+    let amount = if crate::harness::is_long() {
         Amount { workers: 0, ..Amount::LARGE }
     } else {
         Amount { streams: 100, workers: 0, ..Amount::SMALL }

@@ -278,7 +278,7 @@ async fn l1_half_a_client_hello_is_given_up() {
 #[tokio::test]
 async fn l1_many_slow_clients_at_once_keep_nobody_else_waiting() {
     raise_descriptor_limit();
-    let many = if std::env::var_os("PARLEY_LONG").is_some() { 5000 } else { 300 };
+    let many = if crate::harness::is_long() { 5000 } else { 300 };
     let backend = Backend::start().await;
     let limits = "[limits]\nhandshake = \"3s\"\nrequest_head = \"3s\"";
     let relay = relay(&backend, limits).await;
@@ -312,20 +312,16 @@ async fn connect_from(number: usize, address: std::net::SocketAddr) -> TcpStream
 /// The published tool, in its three modes, with as many connections as it takes: only in a long run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn l1_slowhttptest_does_not_take_the_service_away() {
-    if std::env::var_os("PARLEY_LONG").is_none() {
+    if !crate::harness::is_long() {
         return;
     }
     // From this machine it would be one client with the honest one.
     let Some(network) = Network::new() else { return };
     raise_descriptor_limit();
     let backend = Backend::start().await;
-    let binary = std::env::var_os("PARLEY_RELAY_STATIC");
     let everywhere = "[server]\nhost = \"0.0.0.0\"";
-    let mut builder = Relay::builder().self_signed().toml(everywhere).backend(backend.address());
-    if let Some(binary) = binary {
-        builder = builder.binary(binary);
-    }
-    let relay = builder.start().await;
+    let builder = Relay::builder().self_signed().toml(everywhere).backend(backend.address());
+    let relay = builder.static_binary().start().await;
     for mode in ["-H", "-B", "-X"] {
         let honest = Honest::begin(&relay, Version::Http2);
         let url = format!("https://{}:{}/x", network.here(), relay.https().port());

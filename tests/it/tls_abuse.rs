@@ -315,7 +315,7 @@ impl Chance {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t1_a_damaged_hello_harms_nobody() {
-    let hellos = if std::env::var_os("PARLEY_LONG").is_some() { 20_000 } else { 600 };
+    let hellos = if crate::harness::is_long() { 20_000 } else { 600 };
     let relay = relay().await;
     is_well(&relay).await;
     let (address, config) = (relay.https(), relay.tls_client(&["h2", "http/1.1"]));
@@ -412,7 +412,7 @@ async fn t1_keys_may_be_changed_and_the_connection_goes_on() {
 /// The published scanner, in full: minutes, so only in a long run.
 #[tokio::test]
 async fn t1_testssl_finds_nothing() {
-    if std::env::var_os("PARLEY_LONG").is_none() {
+    if !crate::harness::is_long() {
         return;
     }
     let relay = Relay::builder().self_signed().start().await;

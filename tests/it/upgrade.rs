@@ -55,7 +55,7 @@ async fn upgrade_command(relay: &Relay) -> Output {
 #[tokio::test]
 async fn k4_an_upgrade_under_load_is_noticed_by_nobody() {
     raise_descriptor_limit();
-    let amount = if std::env::var_os("PARLEY_LONG").is_some() { Amount::LARGE } else { Amount::SMALL };
+    let amount = if crate::harness::is_long() { Amount::LARGE } else { Amount::SMALL };
     let (backend, ticks) = ticking(amount.tick).await;
     let mut relay = Relay::builder()
         .self_signed()
@@ -181,7 +181,7 @@ async fn a_broken_config_refuses_the_upgrade_and_the_faults_are_told() {
 
 #[tokio::test]
 async fn a_binary_that_hangs_is_killed_and_the_old_one_goes_on() {
-    if std::env::var_os("PARLEY_LONG").is_none() {
+    if !crate::harness::is_long() {
         return;
     }
     let (builder, path) = replaceable();

@@ -78,7 +78,7 @@ const CLIENTS: [(&str, &str, bool, &[&str]); 5] = [
 
 #[tokio::test]
 async fn a_client_that_vanished_is_let_go_of_after_a_minute() {
-    if std::env::var_os("PARLEY_LONG").is_none() {
+    if !crate::harness::is_long() {
         eprintln!("skipped: it takes more than a minute; run it with PARLEY_LONG=1");
         return;
     }

@@ -4,7 +4,7 @@
 //! the machine's own.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -12,12 +12,16 @@ use super::{
     program,
     service::{self, How},
 };
+use crate::storage;
 
 /// Where install.sh puts them.
 const DIRECTORY: &str = "/etc/systemd/system";
 const SERVICE: &str = "parley-relay.service";
 /// Those that install.sh writes.
 const NAMES: [&str; 3] = [SERVICE, "parley-relay-update.service", "parley-relay-update.timer"];
+
+/// Everybody may read units.
+const MODE: u32 = 0o644;
 
 /// The units that are to change with the program.
 #[derive(Default)]
@@ -77,7 +81,7 @@ impl Units {
 
     /// Writes the new ones and has systemd read them. One that cannot be written stays, which is told.
     pub(super) async fn renew(&mut self) {
-        self.changes.retain(|Change { path, new, .. }| match write(path, new) {
+        self.changes.retain(|Change { path, new, .. }| match storage::replace(path, MODE, new.as_bytes()) {
             Ok(()) => true,
             Err(error) => {
                 let (path, name) = (path.display(), path.file_name().unwrap_or_default().display());
@@ -93,7 +97,7 @@ impl Units {
     /// Puts the old ones back.
     pub(super) async fn take_back(&self) {
         for Change { path, old, .. } in &self.changes {
-            if let Err(error) = write(path, old) {
+            if let Err(error) = storage::replace(path, MODE, old.as_bytes()) {
                 eprintln!("{} cannot be put back: {error}; the previous program prints it", path.display());
             }
         }
@@ -117,24 +121,6 @@ impl Units {
             eprintln!("systemd has not read the units anew: {error}");
         }
     }
-}
-
-/// There is a whole file at the path at every moment, which everybody may read, as units are.
-pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let written = fs::write(&new, text)
-        .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(0o644)))
-        .and_then(|()| fs::File::open(&new)?.sync_all())
-        .and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // What is half written is of no use; the reason is told.
-        let _ = fs::remove_file(&new);
-    }
-    written
 }
 
 #[cfg(test)]

@@ -27,5 +27,5 @@ impl Chance {
 
 /// How many cases a test takes: the long run is for releases.
 pub(crate) fn cases(short: usize, long: usize) -> usize {
-    if std::env::var_os("PARLEY_LONG").is_some() { long } else { short }
+    if crate::harness::is_long() { long } else { short }
 }

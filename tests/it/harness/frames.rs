@@ -188,6 +188,22 @@ impl Frames {
         self.send(PING, 0, 0, b"are you?").await
     }
 
+    /// Waits until the relay's settings hold, its window of a stream among them; gives its window of the connection.
+    pub(crate) async fn settled(&mut self) -> u64 {
+        assert!(self.ping().await, "the relay has closed");
+        let mut window = u64::from(WINDOW);
+        within("PING", async {
+            loop {
+                let frame = self.next().await.expect("the connection goes on");
+                window += frame.window().map_or(0, u64::from);
+                if frame.kind == PING {
+                    return window;
+                }
+            }
+        })
+        .await
+    }
+
     /// Lets the relay send `more` bytes on a stream, or with 0 on the connection; false once it has closed.
     pub(crate) async fn window(&mut self, stream: u32, more: u32) -> bool {
         self.send(WINDOW_UPDATE, 0, stream, &more.to_be_bytes()).await
