@@ -19,7 +19,7 @@ use tokio_util::sync::PollSemaphore;
 use crate::admission::Place;
 
 /// How much a connection may hold: all of it where its client has few, and the less the more it has. All the connections
-/// that one may have would hold more than a small machine has (measured: 700 MB; so 200).
+/// that one may have would hold more than a small machine has (measured: 700 MB; so 160).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Portion {
     few: usize,
