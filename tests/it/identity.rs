@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::harness::{Backend, Client, Flask, Frames, Relay, frames::RST_STREAM, on_h1_and_h2};
+use crate::harness::{Backend, Client, Flask, Frames, Relay, Reply, frames::RST_STREAM, on_h1_and_h2};
 
 /// Whether an address is in 127.64.0.0/10.
 fn stands_for_a_client(address: IpAddr) -> bool {
@@ -87,7 +87,8 @@ async fn closed_connections_to_the_backend_leave_no_port_behind() {
 #[tokio::test]
 async fn a1_requests_that_are_reset_at_once_leave_no_port_behind() {
     const CANCEL: u32 = 8;
-    let backend = Backend::start().await;
+    // One that was answered before it was reset would leave a connection behind, idle and open.
+    let backend = Backend::builder().on("/x", |_| Reply::silence()).start().await;
     let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
     for _ in 0..5 {
         let mut frames = Frames::open(&relay, &[]).await;
