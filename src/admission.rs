@@ -47,8 +47,6 @@ struct Table {
 pub(crate) struct Place {
     /// How many its client had when it came, with it.
     pub(crate) ordinal: usize,
-    /// How many it may have.
-    pub(crate) most: usize,
     key: ClientKey,
     clients: Clients,
 }
@@ -65,7 +63,7 @@ impl Clients {
             let count = open.entry(key).or_insert(0);
             if *count < most {
                 *count += 1;
-                return Some(Place { ordinal: *count, most, key, clients: self.clone() });
+                return Some(Place { ordinal: *count, key, clients: self.clone() });
             }
         }
         self.tell(client, most);

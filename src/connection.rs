@@ -275,7 +275,7 @@ impl Service {
         let (handler, room) = (self.handler(connection), Room::new(portion));
         let service = service_fn(move |request| {
             let (answer, room) = (handler.call(request), room.clone());
-            async move { answer.await.map(|response| response.map(|body| room.body(body))) }
+            async move { answer.await.map(|response| room.response(response)) }
         });
         self.until_end(builder.serve_connection(io, service), &requests, drain).await;
     }

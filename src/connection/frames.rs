@@ -47,6 +47,8 @@ const SETTINGS_COST: u32 = 20;
 /// frame piece by piece; of 512 bytes then.
 const DATA_EARNS: u64 = 2;
 const BYTES_EARN: u64 = 256;
+/// So many that were earned wait to be used: a client may take 4,000 small pieces late, and give them back at once.
+const EARNED_AT_MOST: u64 = 8000 * MILLION;
 /// What a request earns: older clients send a PRIORITY with each, newer ones a PRIORITY_UPDATE, and
 /// what comes for a response without a body still needs its windows back.
 const REQUEST_EARNS: u64 = 4;
@@ -88,16 +90,19 @@ impl Bucket {
         Self { budget, left: u64::from(budget.at_once) * MILLION, filled: Instant::now() }
     }
 
-    /// Takes `cost`, if it is there. Filled only when it seems empty: an honest client never makes us look at the
-    /// clock.
+    /// Takes `cost`, if it is there; of what was earned, when the rest is used up. Filled only when it seems empty: an
+    /// honest client never makes us look at the clock.
     fn take(&mut self, cost: u32, earned: &mut u64) -> bool {
         let cost = u64::from(cost) * MILLION;
         if self.left < cost {
             let now = Instant::now();
             let elapsed = u64::try_from((now - self.filled).as_micros()).unwrap_or(u64::MAX);
             let gained = elapsed.saturating_mul(u64::from(self.budget.a_second));
-            self.left = self.left.saturating_add(gained).saturating_add(std::mem::take(earned));
-            self.left = self.left.min(u64::from(self.budget.at_once) * MILLION);
+            let full = u64::from(self.budget.at_once) * MILLION;
+            self.left = self.left.saturating_add(gained).min(full);
+            let used = (*earned).min(full - self.left);
+            self.left += used;
+            *earned -= used;
             self.filled = now;
         }
         let enough = self.left >= cost;
@@ -326,7 +331,7 @@ impl Frames {
     }
 
     fn earn(&mut self, frames: u64) {
-        self.earned = self.earned.saturating_add(frames.saturating_mul(MILLION));
+        self.earned = self.earned.saturating_add(frames.saturating_mul(MILLION)).min(EARNED_AT_MOST);
     }
 }
 
@@ -447,6 +452,38 @@ mod tests {
         assert!(!frames.is_over());
         frames.sent(&frame(DATA, 0, &[0; 1 << 23]));
         assert_eq!(let_through(&mut frames, &frame(RST_STREAM, 0, &[0; 4])), 257);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_earned_is_there_for_a_client_that_is_late() {
+        let mut frames = begun();
+        for _ in 0..4000 {
+            frames.sent(&frame(DATA, 0, &[0; 100]));
+        }
+        // And no more than is kept, with what may be had at once.
+        assert_eq!(let_through(&mut frames, &frame(WINDOW_UPDATE, 0, &[0, 0, 2, 0])), 9001);
+        let mut frames = begun();
+        frames.sent(&frame(DATA, 0, &[0; 1 << 23]));
+        assert_eq!(let_through(&mut frames, &frame(WINDOW_UPDATE, 0, &[0, 0, 2, 0])), 9001);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_tiny_window_the_next_frames_are_read_a_moment_later() {
+        for (more, waits) in [(1, true), (255, true), (256, false), (1 << 20, false)] {
+            let mut frames = begun();
+            let (mut ours, mut theirs) = tokio::io::duplex(256);
+            let update = frame(WINDOW_UPDATE, 0, &u32::to_be_bytes(more));
+            let began = Instant::now();
+            for _ in 0..3 {
+                theirs.write_all(&update).await.unwrap();
+                let mut space = [0; 64];
+                let mut buf = ReadBuf::new(&mut space);
+                std::future::poll_fn(|cx| frames.poll_read(Pin::new(&mut ours), cx, &mut buf)).await.unwrap();
+                assert_eq!(buf.filled(), update);
+            }
+            let expected = if waits { 2 * SILLY_PAUSE } else { Duration::ZERO };
+            assert_eq!(began.elapsed(), expected, "{more} bytes");
+        }
     }
 
     #[tokio::test(start_paused = true)]

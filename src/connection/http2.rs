@@ -45,9 +45,8 @@ pub(super) fn builder(head_size: usize, requests: Requests, portion: Portion) ->
         .max_frame_size(16 << 10)
         .header_table_size(4 << 10)
         // What clients may send before the backend takes it is held here: 20 Mbit/s an upload at a round trip of 100
-        // ms. Of the connection's window h2 lets half be overhead of small frames: with less of it, uploads in
-        // frames of 100 bytes meet that limit (tests/it/h2_honest.rs).
-        .initial_stream_window_size(256 << 10)
+        // ms, of a client with few connections.
+        .initial_stream_window_size(portion.upload())
         .initial_connection_window_size(portion.uploads())
         // What h2 takes of a response at once; what all responses may hold is room.rs's.
         .max_send_buf_size(64 << 10)

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    frames::Frames,
+    frames::{FAREWELL, Frames},
     reading::{Heads, Reading},
     wait::Wait,
 };
@@ -25,6 +25,8 @@ use crate::in_flight::Requests;
 /// done with what we sent.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENT: Duration = Duration::from_secs(2);
+/// Of a client that was ended for its frames, and goes on sending them: GOAWAY need only overtake what was on its way.
+const LINGER_OF_FLOOD: usize = 256 << 10;
 
 /// How the bytes of a client's connection are to be taken.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +56,8 @@ enum Reader {
 enum Linger {
     /// The connection is in use.
     No,
-    /// Our side is closed; what comes is taken in until then.
-    Until(Instant),
+    /// Our side is closed; what comes is taken in until then, and so many bytes of it.
+    Until(Instant, usize),
     Done,
 }
 
@@ -130,13 +132,19 @@ impl<S: AsyncWrite + AsyncRead + Unpin> AsyncWrite for ClientIo<S> {
         let this = &mut *self;
         if matches!(this.linger, Linger::No) {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            this.linger = Linger::Until(Instant::now() + LINGER);
+            let is_flood = matches!(&this.reader, Reader::Frames(frames) if frames.is_over());
+            let (time, bytes) = if is_flood { (FAREWELL, LINGER_OF_FLOOD) } else { (LINGER, usize::MAX) };
+            this.linger = Linger::Until(Instant::now() + time, bytes);
         }
         let mut scratch = [0; 4096];
-        while let Linger::Until(end) = this.linger {
+        while let Linger::Until(end, left) = &mut this.linger {
+            let end = *end;
             let mut buf = ReadBuf::new(&mut scratch);
             match Pin::new(&mut this.stream).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() && Instant::now() < end => {
+                Poll::Ready(Ok(()))
+                    if !buf.filled().is_empty() && buf.filled().len() <= *left && Instant::now() < end =>
+                {
+                    *left -= buf.filled().len();
                     this.silence.disarm();
                 }
                 Poll::Ready(_) => this.linger = Linger::Done,
@@ -211,6 +219,39 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), 30);
         drop(io);
         drips.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a2_of_a_flood_that_goes_on_little_is_taken_in() {
+        // As fast as it can, and a little now and then.
+        for (pause, most) in [(Duration::ZERO, LINGER_OF_FLOOD), (Duration::from_millis(100), 21 * 17)] {
+            let (ours, mut peer) = tokio::io::duplex(64);
+            let framing = Framing::Frames { within: Duration::from_secs(10) };
+            let mut io = ClientIo::new(ours, Requests::new(), framing);
+            let flood = tokio::spawn(async move {
+                let _preface = peer.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+                let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &[0; 8]].concat();
+                let mut sent = 0;
+                while peer.write_all(&ping).await.is_ok() {
+                    sent += ping.len();
+                    // The first thousand end it.
+                    if sent > 1100 * ping.len() {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+                sent - 1100 * 17
+            });
+            let mut space = [0; 64];
+            while !matches!(&io.reader, Reader::Frames(frames) if frames.is_over()) {
+                let _read = io.read(&mut space).await.unwrap();
+            }
+            let began = Instant::now();
+            io.shutdown().await.unwrap();
+            assert!(began.elapsed() <= FAREWELL, "{:?}", began.elapsed());
+            drop(io);
+            let sent = flood.await.unwrap();
+            assert!(sent > most / 2 && sent < most + 4096, "{sent} bytes");
+        }
     }
 
     fn heads() -> Framing {

@@ -12,33 +12,36 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 
-use crate::admission::Place;
+use crate::{admission::Place, framing::is_event_stream};
 
 /// How much a connection may hold: all of it where its client has few, and the less the more it has. All the connections
-/// that one may have would hold more than a small machine has (measured: 700 MB; so 160).
+/// that one may have would hold more than a small machine has (tests/it/h2_floods.rs measures it). What is left is
+/// enough for a browser, many of which may come from one address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Portion {
-    few: usize,
-    /// How many the client has, with this one.
+    /// How many connections the client has, with this one.
     of: usize,
 }
 
-impl Portion {
-    pub(super) const WHOLE: Self = Self { few: 1, of: 1 };
+/// So many connections of a client get the whole of it. Browsers open one each.
+const FEW: usize = 16;
 
-    /// A sixteenth of what a client may have is few.
+impl Portion {
+    pub(super) const WHOLE: Self = Self { of: 1 };
+
     pub(super) fn of(place: &Place) -> Self {
-        Self { few: (place.most / 16).max(1), of: place.ordinal }
+        Self { of: place.ordinal }
     }
 
     /// Streams at once, of which each costs some 15 KB: fewer than there are connections to a backend, so that one
     /// client cannot take them all.
     pub(super) fn streams(self) -> u32 {
-        self.share(64, 16)
+        self.share(64, 32)
     }
 
     /// Of requests, in bytes.
@@ -46,14 +49,20 @@ impl Portion {
         self.share(1 << 20, 128 << 10)
     }
 
-    /// Of responses, in KiB. A client may leave as many streams unread as pieces fit before the others wait for it; it
+    /// Of one request, in bytes. h2 lets half of the connection's window be overhead of small frames, which uploads in
+    /// frames of 100 bytes meet with more than this (tests/it/h2_honest.rs).
+    pub(super) fn upload(self) -> u32 {
+        self.uploads() / 4
+    }
+
+    /// Of responses, in KiB. A client may leave three streams unread, at the least, before the others wait for it; it
     /// has `idle_body` to read on, or they end.
     fn downloads(self) -> u32 {
-        self.share(512, PIECE)
+        self.share(8 * PIECE, 4 * PIECE)
     }
 
     fn share(self, whole: u32, least: u32) -> u32 {
-        let share = u64::from(whole) * self.few as u64 / self.of as u64;
+        let share = u64::from(whole) * FEW as u64 / self.of as u64;
         u32::try_from(share).unwrap_or(whole).clamp(least, whole)
     }
 }
@@ -72,10 +81,18 @@ impl Room {
         Self(Arc::new(Semaphore::new(portion.downloads() as usize)))
     }
 
-    /// A body that is only asked for more when there is room for it.
-    pub(super) fn body<B: Body>(&self, body: B) -> InRoom<B> {
+    /// A response whose body is only asked for more when there is room for it.
+    ///
+    /// An event stream does not wait for downloads that its client leaves unread: a chat would stand still. What all
+    /// event streams hold is bounded by the connections to the backend.
+    pub(super) fn response<B: Body>(&self, response: Response<B>) -> Response<InRoom<B>> {
+        let is_live = is_event_stream(response.headers());
+        response.map(|body| self.body(body, is_live))
+    }
+
+    fn body<B: Body>(&self, body: B, is_live: bool) -> InRoom<B> {
         let is_small = body.size_hint().upper().is_some_and(|most| most <= SMALL);
-        let room = (!is_small).then(|| PollSemaphore::new(Arc::clone(&self.0)));
+        let room = (!is_live && !is_small).then(|| PollSemaphore::new(Arc::clone(&self.0)));
         InRoom { body, room }
     }
 }
@@ -83,7 +100,7 @@ impl Room {
 /// A response's body, whose pieces take room until h2 has written or dropped them.
 pub(super) struct InRoom<B> {
     body: B,
-    /// `None`: small.
+    /// `None`: it need not wait.
     room: Option<PollSemaphore>,
 }
 
@@ -101,7 +118,7 @@ impl<B: Body<Data = Bytes> + Unpin> Body for InRoom<B> {
             Some(room) => ready!(room.poll_acquire_many(cx, PIECE)),
             None => None,
         };
-        // Without a piece the room goes back at once: an event stream that waits keeps none.
+        // Without a piece the room goes back at once: a body that waits for its source keeps none.
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|data| held(data, permit)))))
     }
@@ -170,19 +187,21 @@ mod tests {
 
     #[test]
     fn a1_the_more_connections_a_client_has_the_less_each_may_hold() {
-        let of = |ordinal| Portion { few: 16, of: ordinal };
-        let all = |portion: Portion| (portion.streams(), portion.uploads() >> 10, portion.downloads());
-        assert_eq!(all(of(1)), (64, 1024, 512));
-        assert_eq!(all(of(16)), (64, 1024, 512));
-        assert_eq!(all(of(32)), (32, 512, 256));
-        assert_eq!(all(of(256)), (16, 128, 64));
+        let of = |of| Portion { of };
+        let all = |portion: Portion| {
+            (portion.streams(), portion.uploads() >> 10, portion.upload() >> 10, portion.downloads())
+        };
+        assert_eq!(all(of(1)), (64, 1024, 256, 512));
+        assert_eq!(all(of(16)), (64, 1024, 256, 512));
+        assert_eq!(all(of(24)), (42, 682, 170, 341));
+        assert_eq!(all(of(256)), (32, 128, 32, 256));
         assert_eq!(all(Portion::WHOLE), all(of(1)));
     }
 
     #[test]
     fn a1_what_is_not_taken_has_a_limit() {
         let room = Room::new(Portion::WHOLE);
-        let mut bodies: Vec<_> = (0..64).map(|_| room.body(Pieces(64 << 10))).collect();
+        let mut bodies: Vec<_> = (0..64).map(|_| room.body(Pieces(64 << 10), false)).collect();
         let mut held: Vec<_> = bodies.iter_mut().filter_map(next).collect();
         assert_eq!(held.len(), 8);
         assert!(held.iter().all(|piece| *piece == vec![7; 64 << 10]));
@@ -196,7 +215,7 @@ mod tests {
     fn a1_bodies_that_are_dropped_give_their_room_back() {
         let room = Room::new(Portion::WHOLE);
         for _ in 0..64 {
-            let mut bodies: Vec<_> = (0..64).map(|_| room.body(Pieces(64 << 10))).collect();
+            let mut bodies: Vec<_> = (0..64).map(|_| room.body(Pieces(64 << 10), false)).collect();
             assert_eq!(bodies.iter_mut().filter_map(next).collect::<Vec<_>>().len(), 8);
         }
     }
@@ -204,27 +223,40 @@ mod tests {
     #[test]
     fn a_body_that_waits_for_its_source_keeps_no_room() {
         let room = Room::new(Portion::WHOLE);
-        let mut waiting: Vec<_> = (0..64).map(|_| room.body(Pieces(0))).collect();
+        let mut waiting: Vec<_> = (0..64).map(|_| room.body(Pieces(0), false)).collect();
         assert!(waiting.iter_mut().all(|body| next(body).is_none()));
-        assert!(next(&mut room.body(Pieces(64 << 10))).is_some());
+        assert!(next(&mut room.body(Pieces(64 << 10), false)).is_some());
     }
 
     #[test]
     fn a_piece_takes_the_room_that_it_needs() {
         let room = Room::new(Portion::WHOLE);
-        let mut events = room.body(Pieces(100));
+        let mut events = room.body(Pieces(100), false);
         // All but what the largest piece needs, which is asked for before it is known how large this one is.
         let held: Vec<_> = std::iter::from_fn(|| next(&mut events)).take(1000).collect();
         assert_eq!(held.len(), (Portion::WHOLE.downloads() - PIECE) as usize + 1);
         drop(held);
-        assert_eq!(next(&mut room.body(Pieces(1 << 20))).unwrap().len(), 1 << 20);
+        assert_eq!(next(&mut room.body(Pieces(1 << 20), false)).unwrap().len(), 1 << 20);
+    }
+
+    #[test]
+    fn an_event_stream_does_not_wait_for_downloads() {
+        let room = Room::new(Portion { of: 256 });
+        let response = |kind| {
+            let response = Response::builder().header("content-type", kind).body(Pieces(64 << 10)).unwrap();
+            room.response(response).into_body()
+        };
+        let mut unread: Vec<_> = (0..5).map(|_| response("image/png")).collect();
+        let held: Vec<_> = unread.iter_mut().filter_map(next).collect();
+        assert_eq!(held.len(), 4);
+        assert!(next(&mut response("text/event-stream; charset=utf-8")).is_some());
     }
 
     #[test]
     fn small_bodies_are_not_counted() {
         let room = Room::new(Portion::WHOLE);
-        let mut small = room.body(http_body_util::Full::new(Bytes::from(vec![7; 4096])));
-        let mut large = room.body(http_body_util::Full::new(Bytes::from(vec![7; 4097])));
+        let mut small = room.body(http_body_util::Full::new(Bytes::from(vec![7; 4096])), false);
+        let mut large = room.body(http_body_util::Full::new(Bytes::from(vec![7; 4097])), false);
         assert!(small.room.is_none() && large.room.is_some());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         for (body, length) in [(&mut small, 4096), (&mut large, 4097)] {

@@ -283,11 +283,11 @@ async fn an_early_answer_to_an_upload_is_never_lost_over_h1() {
     for round in 0..20 {
         let mut raw = Raw::tls(&relay).await;
         raw.send(format!("POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {UPLOAD}\r\n\r\n")).await;
+        // Many clients look for an answer only when all is sent; it takes them less than the relay waits.
         let mut sent = 0;
         while sent < UPLOAD && raw.try_send(&[0; 64 * 1024]).await {
             sent += 64 * 1024;
         }
-        // Many clients look for an answer only then.
         assert_eq!(sent, UPLOAD, "{round}");
         assert_eq!(raw::status(&raw.read_head().await), 413, "{round}");
     }

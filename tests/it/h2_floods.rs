@@ -332,6 +332,23 @@ async fn a1_what_clients_ask_for_and_do_not_take_costs_little_memory() {
     }
 }
 
+#[tokio::test]
+async fn a2_a_flood_that_does_not_heed_goaway_is_cut_off() {
+    let backend = Backend::start().await;
+    let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
+    let mut frames = Frames::open(&relay, &[]).await;
+    let pings = frame(PING, 0, 0, b"are you?").repeat(1000);
+    let mut sent = 0;
+    within("the relay to close", async {
+        while frames.write(&pings).await {
+            sent += pings.len();
+        }
+    })
+    .await;
+    // What was on its way, for which the kernel has room.
+    assert!(sent < 20 << 20, "{sent} bytes were taken");
+}
+
 /// The most that one address can make the relay hold, by downloads that it does not take and uploads that the backend
 /// does not take: it has to fit a machine of 512 MB, with room for Sova.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -355,10 +372,10 @@ async fn a1_all_the_connections_of_one_client_fit_a_small_machine() {
     for _ in 0..connections {
         let mut frames = Frames::open(&relay, &[(INITIAL_WINDOW_SIZE, 1 << 30)]).await;
         assert!(frames.window(0, 1 << 30).await);
-        let mut window = frames.settled().await;
+        let (mut window, each) = frames.settled().await;
         for stream in 0..4 {
             frames.write(&open(2 * stream + 1)).await;
-            for _ in 0..(window / LARGEST as u64).min(16) {
+            for _ in 0..window.min(each) / LARGEST as u64 {
                 frames.write(&frame(DATA, 0, 2 * stream + 1, &[7; LARGEST])).await;
                 window -= LARGEST as u64;
             }

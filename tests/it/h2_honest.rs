@@ -149,7 +149,10 @@ async fn a_download_that_is_taken_slowly_is_whole() {
         pieces.push(next_chunk(&mut body).await.expect("the stream goes on").len());
     }
     pieces.sort_unstable();
-    println!("pieces of {} bytes, the median {}", pieces[0], pieces[pieces.len() / 2]);
+    let median = pieces[pieces.len() / 2];
+    println!("pieces of {} bytes, the median {median}", pieces[0]);
+    // Some 1,400; each piece given back at once, 200.
+    assert!(median > 600, "pieces of {median} bytes: ever smaller ones");
     drop(body);
     sending.await.unwrap();
     assert_none_ended(&relay);
@@ -157,11 +160,42 @@ async fn a_download_that_is_taken_slowly_is_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_in_frames_of_100_bytes_is_whole() {
-    let length = much(2 * MIB, 64 * MIB) / 100 * 100;
-    let backend = Backend::start().await;
+    let backend = late_reader(Duration::ZERO).await;
     let relay = relay(&backend).await;
-    let mut frames = Frames::open(&relay, &[]).await;
-    let (mut sent, mut connection, mut stream) = (0, frames.settled().await, 256 << 10);
+    upload_in_frames_of_100(&relay, &backend, much(2 * MIB, 64 * MIB)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_in_frames_of_100_bytes_is_whole_where_its_client_has_many_connections_and_the_backend_is_late()
+ {
+    let backend = late_reader(Duration::from_secs(1)).await;
+    let relay = relay(&backend).await;
+    let _others = many(&relay).await;
+    // More than all buffers on the way have room for.
+    upload_in_frames_of_100(&relay, &backend, 16 * MIB).await;
+}
+
+/// A backend that reads what is sent `/up` only after a pause.
+async fn late_reader(pause: Duration) -> Backend {
+    Backend::builder().on("/up", move |_| Reply::ok("").reads_after(pause)).start().await
+}
+
+/// So many connections that each further one of this client has the least there is.
+async fn many(relay: &Relay) -> Vec<Frames> {
+    let mut many = Vec::new();
+    for _ in 0..128 {
+        let mut frames = Frames::open(relay, &[]).await;
+        frames.settled().await;
+        many.push(frames);
+    }
+    many
+}
+
+async fn upload_in_frames_of_100(relay: &Relay, backend: &Backend, length: u64) {
+    let length = length / 100 * 100;
+    let mut frames = Frames::open(relay, &[]).await;
+    let mut sent = 0;
+    let (mut connection, mut stream) = frames.settled().await;
     assert!(frames.write(&headers(0, 1, &request("POST", "/up"))).await);
     let small = frame(DATA, 0, 1, &[7; 100]);
     tokio::time::timeout(Duration::from_secs(300), async {
@@ -185,7 +219,50 @@ async fn an_upload_in_frames_of_100_bytes_is_whole() {
     .await
     .expect("an upload in time");
     assert_eq!(backend.last().length, length);
-    assert_none_ended(&relay);
+    assert_none_ended(relay);
+}
+
+/// People behind one address have many connections: downloads that one of them leaves unread are no reason for the chat
+/// beside them to stand still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_come_beside_downloads_that_are_left_unread() {
+    let backend = Backend::builder()
+        .on("/large", |_| Reply::zeros(MIB))
+        .on("/events", |_| Reply::events())
+        .start()
+        .await;
+    let relay = relay(&backend).await;
+    let _others = many(&relay).await;
+    let mut frames = Frames::open(&relay, &[(INITIAL_WINDOW_SIZE, 1000)]).await;
+    frames.settled().await;
+    // Where there are three, the next one is begun.
+    for stream in [1, 3, 5, 7] {
+        frames.get(stream, "/large").await;
+        assert_eq!(data_of(&mut frames, stream).await.len(), 1000);
+    }
+    for stream in 5..31 {
+        frames.get(2 * stream + 1, "/large").await;
+    }
+    frames.get(101, "/events").await;
+    let feed = backend.feed().await;
+    for event in 0..10 {
+        let event = format!("data: {event}\n\n");
+        feed.send(event.clone()).await;
+        assert_eq!(data_of(&mut frames, 101).await, event.as_bytes());
+    }
+}
+
+/// What the next DATA frame of a stream brings.
+async fn data_of(frames: &mut Frames, stream: u32) -> Vec<u8> {
+    within("DATA", async {
+        loop {
+            let frame = frames.next().await.expect("the connection goes on");
+            if frame.kind == DATA && frame.stream == stream {
+                return frame.payload;
+            }
+        }
+    })
+    .await
 }
 
 /// As Chromium does where a page is left again and again: all that is open is taken back at once.

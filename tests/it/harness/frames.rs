@@ -45,6 +45,8 @@ pub(crate) struct Frames {
     authority: String,
     /// Read, and not yet taken.
     buffer: VecDeque<u8>,
+    /// The relay's window of a stream, as its settings have it.
+    stream_window: u32,
 }
 
 /// A frame as it came.
@@ -159,7 +161,7 @@ impl Frames {
     /// A connection on which nothing has been said yet.
     pub(crate) async fn silent(relay: &Relay) -> Self {
         let stream = raw::handshake(relay.https(), relay.tls_client(&["h2"]), "localhost").await.unwrap();
-        Self { stream, authority: relay.authority(), buffer: VecDeque::new() }
+        Self { stream, authority: relay.authority(), buffer: VecDeque::new(), stream_window: WINDOW }
     }
 
     /// Ends the connection with a reset, which leaves nothing behind.
@@ -188,8 +190,8 @@ impl Frames {
         self.send(PING, 0, 0, b"are you?").await
     }
 
-    /// Waits until the relay's settings hold, its window of a stream among them; gives its window of the connection.
-    pub(crate) async fn settled(&mut self) -> u64 {
+    /// Waits until the relay's settings hold; gives its windows of the connection and of a stream.
+    pub(crate) async fn settled(&mut self) -> (u64, u64) {
         assert!(self.ping().await, "the relay has closed");
         let mut window = u64::from(WINDOW);
         within("PING", async {
@@ -197,7 +199,7 @@ impl Frames {
                 let frame = self.next().await.expect("the connection goes on");
                 window += frame.window().map_or(0, u64::from);
                 if frame.kind == PING {
-                    return window;
+                    return (window, u64::from(self.stream_window));
                 }
             }
         })
@@ -220,6 +222,11 @@ impl Frames {
             }
             if frame.kind != SETTINGS {
                 return Some(frame);
+            }
+            for setting in frame.payload.chunks(6) {
+                if let [0, 4, value @ ..] = setting {
+                    self.stream_window = u32::from_be_bytes(value.try_into().unwrap());
+                }
             }
         }
     }

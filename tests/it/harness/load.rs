@@ -95,11 +95,11 @@ impl Load {
         let requests = Arc::new(AtomicUsize::new(0));
         let client = |version| Arc::new(Client::https(relay, version));
         let version = |at: usize| if at.is_multiple_of(2) { Version::Http1 } else { Version::Http2 };
-        // A browser has a connection for its streams; 40 of these share one.
+        // A browser has a connection for its streams; as many share one as the relay lets each, from this one address.
         let mut streams: Vec<EventSource> = Vec::new();
-        for at in 0..amount.streams.div_ceil(40) {
+        for at in 0..amount.streams.div_ceil(32) {
             let shared = client(version(at));
-            let many = 40.min(amount.streams - streams.len());
+            let many = 32.min(amount.streams - streams.len());
             streams.extend((0..many).map(|_| EventSource::open(&shared, PATHS[2], &[])));
         }
         for stream in &streams {

@@ -106,6 +106,7 @@ impl Connection<'_> {
         if request.header("expect").is_some() {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
+        tokio::time::sleep(reply.reads_after).await;
         self.body(index, framing, Onward::Nowhere).await?;
         Ok(self.respond(request, reply).await? && !close)
     }

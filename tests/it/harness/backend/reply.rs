@@ -1,5 +1,7 @@
 //! What a backend answers.
 
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 
 /// A response, or what stands in for one.
@@ -9,6 +11,8 @@ pub(crate) struct Reply {
     pub(super) content: Content,
     /// Whether it is sent before the request's body has been read.
     pub(super) early: bool,
+    /// How long the request's body waits to be read.
+    pub(super) reads_after: Duration,
     /// Whether the connection is closed after it, without a word about it in the head.
     pub(super) close: bool,
 }
@@ -105,6 +109,12 @@ impl Reply {
         self
     }
 
+    /// The request's body is not read for so long.
+    pub(crate) fn reads_after(mut self, pause: Duration) -> Self {
+        self.reads_after = pause;
+        self
+    }
+
     /// The connection is closed after it, although nothing says so; after an early one without reading more.
     pub(crate) fn then_close(mut self) -> Self {
         self.close = true;
@@ -112,7 +122,14 @@ impl Reply {
     }
 
     fn with(content: Content) -> Self {
-        Self { status: "200 OK".to_owned(), headers: Vec::new(), content, early: false, close: false }
+        Self {
+            status: "200 OK".to_owned(),
+            headers: Vec::new(),
+            content,
+            early: false,
+            reads_after: Duration::ZERO,
+            close: false,
+        }
     }
 
     /// The head as it is written, framing included.
