@@ -285,6 +285,8 @@ mod tests {
             "::1",
             "fd00::1",
             "fe80::1",
+            "192.0.2.1",
+            "2001:db8::1",
         ] {
             let told = told(&format!("mode = 'acme'\ndomains = ['{name}']"));
             let [(Some(5), text)] = &told[..] else {

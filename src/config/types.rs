@@ -127,7 +127,8 @@ impl ServerName {
         }
     }
 
-    /// Whether it is kept for tests, examples or Tor (RFC 2606, RFC 7686): a private CA may issue for it, a public one does not.
+    /// Whether it is kept for tests, examples or Tor (RFC 2606, RFC 7686): a private CA may issue for it. Of public CAs
+    /// a few do for Tor, none of those that the config has a word for.
     pub(crate) fn is_reserved(&self) -> bool {
         match self {
             Self::Ip(_) => false,
@@ -179,7 +180,10 @@ fn is_private(address: IpAddr) -> bool {
                 || address.is_documentation()
         }
         IpAddr::V6(address) => {
-            address.is_loopback()
+            // RFC 3849.
+            let documentation = address.segments().starts_with(&[0x2001, 0xdb8]);
+            documentation
+                || address.is_loopback()
                 || address.is_unspecified()
                 || address.is_unique_local()
                 || address.is_unicast_link_local()
