@@ -41,7 +41,7 @@ impl Portion {
     /// Streams at once, of which each costs some 15 KB: fewer than there are connections to a backend, so that one
     /// client cannot take them all.
     pub(super) fn streams(self) -> u32 {
-        self.share(64, 32)
+        self.share(64, 24)
     }
 
     /// Of requests, in bytes.
@@ -55,10 +55,10 @@ impl Portion {
         self.uploads() / 4
     }
 
-    /// Of responses, in KiB. A client may leave three streams unread, at the least, before the others wait for it; it
+    /// Of responses, in KiB. A client may leave two streams unread, at the least, before the others wait for it; it
     /// has `idle_body` to read on, or they end.
     fn downloads(self) -> u32 {
-        self.share(8 * PIECE, 4 * PIECE)
+        self.share(8 * PIECE, 3 * PIECE)
     }
 
     fn share(self, whole: u32, least: u32) -> u32 {
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(all(of(1)), (64, 1024, 256, 512));
         assert_eq!(all(of(16)), (64, 1024, 256, 512));
         assert_eq!(all(of(24)), (42, 682, 170, 341));
-        assert_eq!(all(of(256)), (32, 128, 32, 256));
+        assert_eq!(all(of(256)), (24, 128, 32, 192));
         assert_eq!(all(Portion::WHOLE), all(of(1)));
     }
 
@@ -248,7 +248,7 @@ mod tests {
         };
         let mut unread: Vec<_> = (0..5).map(|_| response("image/png")).collect();
         let held: Vec<_> = unread.iter_mut().filter_map(next).collect();
-        assert_eq!(held.len(), 4);
+        assert_eq!(held.len(), 3);
         assert!(next(&mut response("text/event-stream; charset=utf-8")).is_some());
     }
 

@@ -436,12 +436,12 @@ async fn held_streams_cost_little_memory() {
     for (version, most) in [(Version::Http1, 28 << 10), (Version::Http2, 14 << 10)] {
         let relay = Relay::builder().self_signed().backend(free_address()).static_binary().start().await;
         // HTTP/2 carries as many streams a connection as the relay takes where a client has many.
-        let clients: Vec<_> = (0..=STREAMS / 32).map(|_| Client::https(&relay, version)).collect();
+        let clients: Vec<_> = (0..=STREAMS / 24).map(|_| Client::https(&relay, version)).collect();
         let mut held = Vec::new();
         let mut before = 0;
         // Those of the first warm it up.
         for client in &clients {
-            for _ in 0..32 {
+            for _ in 0..24 {
                 let mut stream = Text::open(client).await;
                 stream.until(": waiting for the server\n\n").await;
                 held.push(stream);
@@ -450,7 +450,7 @@ async fn held_streams_cost_little_memory() {
                 before = relay.rss();
             }
         }
-        let each = (relay.rss() - before) / (held.len() - 32) as u64;
+        let each = (relay.rss() - before) / (held.len() - 24) as u64;
         println!("{version:?}: {each} bytes for each held stream");
         assert!(each < most, "{version:?}: {each} bytes for each held stream");
     }

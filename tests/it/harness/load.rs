@@ -97,9 +97,9 @@ impl Load {
         let version = |at: usize| if at.is_multiple_of(2) { Version::Http1 } else { Version::Http2 };
         // A browser has a connection for its streams; as many share one as the relay lets each, from this one address.
         let mut streams: Vec<EventSource> = Vec::new();
-        for at in 0..amount.streams.div_ceil(32) {
+        for at in 0..amount.streams.div_ceil(24) {
             let shared = client(version(at));
-            let many = 32.min(amount.streams - streams.len());
+            let many = 24.min(amount.streams - streams.len());
             streams.extend((0..many).map(|_| EventSource::open(&shared, PATHS[2], &[])));
         }
         for stream in &streams {
