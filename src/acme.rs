@@ -15,6 +15,7 @@ mod authorization;
 pub(crate) mod challenges;
 mod client;
 pub(crate) mod dns;
+mod introduction;
 mod issuer;
 mod issuer_error;
 mod ledger;
@@ -40,7 +41,9 @@ use crate::{
 };
 pub(crate) use challenges::Challenges;
 pub(crate) use client::through;
+pub(crate) use dns::caa::caa;
 use dns::{Responder, responder::ResponderError};
+pub(crate) use introduction::{Introduction, introduce};
 pub(crate) use issuer::Issuer;
 use issuer_error::WindowError;
 use ledger::Step;

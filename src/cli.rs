@@ -4,6 +4,7 @@ pub(crate) mod ca;
 pub(crate) mod cert;
 pub(crate) mod check;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod generate;
 pub(crate) mod health;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     Check(check::CheckArgs),
     /// Tell which rule decides a request, why the others do not, and what happens to it
     Explain(explain::ExplainArgs),
+    /// Look whether all is well around the relay: CAs, clock, names, ports, backend, storage
+    Doctor(doctor::DoctorArgs),
     /// Show the relay at work, with a little backend that is built in
     Demo(demo::DemoArgs),
     /// Show the local CA that devices have to trust
@@ -152,6 +155,12 @@ impl ConfigArgs {
             self.config = environment.installed_config();
         }
         self
+    }
+
+    /// The same; `None` where nothing says which relay is meant, and none is installed.
+    pub(crate) fn if_any(self, environment: &Environment) -> Option<Self> {
+        let meant = self.or_installed(environment);
+        (meant.config.is_some() || meant.flags.mean_something()).then_some(meant)
     }
 
     /// The configuration that the file, the flags and the process's surroundings make.

@@ -74,6 +74,7 @@ pub fn main() -> ExitCode {
             Command::Ca(arguments) => cli::ca::run(&arguments),
             Command::Cert(arguments) => cli::cert::run(arguments),
             Command::Status(arguments) => cli::status::run(&arguments),
+            Command::Doctor(arguments) => cli::doctor::run(arguments),
             Command::Health(arguments) => cli::health::run(&arguments),
             Command::Update(arguments) => cli::update::run(arguments),
             Command::Generate(arguments) => cli::generate::run(&arguments),

@@ -175,7 +175,7 @@ impl Sites {
     }
 }
 
-fn read_roots(file: &PathBuf) -> Result<RootCertStore, SiteError> {
+pub(crate) fn read_roots(file: &PathBuf) -> Result<RootCertStore, SiteError> {
     let unreadable = |error| SiteError::CaFile(file.clone(), error);
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).map_err(unreadable)? {

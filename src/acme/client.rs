@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
+    response::Parts,
 };
 use http_body_util::BodyExt;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
@@ -113,6 +114,15 @@ impl Client {
     }
 
     async fn call(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, ClientError> {
+        let (parts, body) = self.exchange(request).await?;
+        Ok(BytesResponse { parts, body: Box::new(body) })
+    }
+
+    /// One request, and its answer.
+    pub(super) async fn exchange(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Result<(Parts, Bytes), ClientError> {
         let host = request.uri().host().unwrap_or_default().to_owned();
         let failed =
             |source: reqwest::Error| ClientError::Call { host: host.clone(), source: source.without_url() };
@@ -149,7 +159,7 @@ impl Client {
         let mut answer = Response::new(());
         *answer.status_mut() = status;
         *answer.headers_mut() = std::mem::take(response.headers_mut());
-        Ok(BytesResponse { parts: answer.into_parts().0, body: Box::new(body.freeze()) })
+        Ok((answer.into_parts().0, body.freeze()))
     }
 }
 

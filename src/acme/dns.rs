@@ -4,6 +4,7 @@
 //! seen, tell the CA, `cleanup`, however it ended. Several values stand at one name at once: a wildcard and
 //! its base name share theirs.
 
+pub(crate) mod caa;
 pub(crate) mod hook;
 mod lookup;
 pub(crate) mod manual;

@@ -2,7 +2,7 @@
 
 mod import;
 mod issue;
-mod list;
+pub(crate) mod list;
 mod renew;
 
 use std::{
@@ -113,7 +113,7 @@ fn refuse(reason: impl std::fmt::Display) -> ExitCode {
 ///
 /// Root would leave keys there that the relay's own user cannot read. SECURITY: and it would follow links that
 /// this user may have put there.
-fn become_owner(storage: &Path) -> io::Result<()> {
+pub(crate) fn become_owner(storage: &Path) -> io::Result<()> {
     let owner = match fs::metadata(storage) {
         Ok(found) => found,
         // Made by whoever this is.

@@ -42,8 +42,7 @@ pub(crate) fn run(arguments: CheckArgs) -> ExitCode {
 
 /// What is to be checked, if anything is.
 fn meant(CheckArgs { file, config }: CheckArgs, environment: &Environment) -> Option<ConfigArgs> {
-    let config = ConfigArgs { config: config.config.or(file), ..config }.or_installed(environment);
-    (config.config.is_some() || config.flags.mean_something()).then_some(config)
+    ConfigArgs { config: config.config.or(file), ..config }.if_any(environment)
 }
 
 #[cfg(test)]

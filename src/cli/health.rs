@@ -102,7 +102,7 @@ fn target(arguments: &HealthArgs) -> Result<Target, ExitCode> {
     }
     let config = arguments.config.clone().or_installed(&Environment::of_process());
     let loaded = config.load().map_err(|error| super::refuse(&error))?;
-    Target::of_config(loaded.config, arguments.with_backend).map_err(|error| {
+    Target::of_config(&loaded.config, arguments.with_backend).map_err(|error| {
         eprintln!("error: {error}");
         ExitCode::from(super::EXIT_CONFIG)
     })
@@ -110,7 +110,7 @@ fn target(arguments: &HealthArgs) -> Result<Target, ExitCode> {
 
 impl Target {
     /// The relay that this configuration makes, on this machine.
-    pub(crate) fn of_config(config: Config, backend: bool) -> Result<Self, TargetError> {
+    pub(crate) fn of_config(config: &Config, backend: bool) -> Result<Self, TargetError> {
         let Config { server, tls, uri_prefix, .. } = config;
         if server.port == 0 {
             return Err(TargetError::NoPort);
@@ -119,7 +119,7 @@ impl Target {
         let address =
             if server.host.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { server.host };
         // The peer that the relay sees: on this machine, both ends have the same address.
-        let trust = Trust::new(server.trusted_proxies, server.client_ip_header);
+        let trust = Trust::new(server.trusted_proxies.clone(), server.client_ip_header.clone());
         let greeting = if server.proxy_protocol && trust.believes(address) {
             Greeting::Proxy
         } else {
@@ -129,7 +129,7 @@ impl Target {
             scheme: if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP },
             host: address.to_string(),
             port: server.port,
-            name: tls.and_then(|tls| tls.names.into_iter().next()),
+            name: tls.as_ref().and_then(|tls| tls.names.first().cloned()),
             greeting,
             question: Question::new(backend, uri_prefix.as_path()),
         })
@@ -206,7 +206,7 @@ mod tests {
             installed: "/nonexistent/config.toml".into(),
         };
         let loaded = config::load(Some(&file), &Flags::default(), &environment).unwrap();
-        Target::of_config(loaded.config, false)
+        Target::of_config(&loaded.config, false)
     }
 
     #[test]

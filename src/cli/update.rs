@@ -175,7 +175,7 @@ async fn update(
     program.finish(&staged, out)?;
     staged.try_out(&offered, config_file).await?;
 
-    let target = config.and_then(|config| Target::of_config(config, false).ok());
+    let target = config.and_then(|config| Target::of_config(&config, false).ok());
     let runs = (program.path(), config_file);
     let service = Service::find(arguments.restart_with, runs, target, arguments.well_within).await;
     let was_well = service.is_well().await;

@@ -24,6 +24,7 @@ mod command_line;
 mod config_check;
 mod connections;
 mod demo;
+mod doctor;
 mod event_stream;
 mod fd_exhaustion;
 mod forwarding;

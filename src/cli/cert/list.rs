@@ -132,7 +132,7 @@ fn table(rows: &[Row], now: OffsetDateTime) -> String {
 }
 
 /// To the minute, in UTC.
-fn instant(time: Option<OffsetDateTime>) -> String {
+pub(crate) fn instant(time: Option<OffsetDateTime>) -> String {
     let format = format_description!("[year]-[month]-[day] [hour]:[minute]Z");
     // The parts are those that every instant has: it does not fail.
     time.and_then(|time| time.to_utc().format(format).ok()).unwrap_or_else(|| "-".to_owned())

@@ -31,6 +31,17 @@ impl Machine {
         }
     }
 
+    /// Whether the address is one of its own.
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address.to_canonical())
+    }
+
+    /// A machine with these addresses and no name.
+    #[cfg(test)]
+    pub(crate) fn with_addresses<const N: usize>(addresses: [&str; N]) -> Self {
+        Self { host_name: None, addresses: addresses.map(|address| address.parse().unwrap()).to_vec() }
+    }
+
     /// All that reaches it from itself and from its network.
     pub(super) fn names(&self) -> Vec<ServerName> {
         let mut names = Vec::new();

@@ -1,0 +1,208 @@
+//! `doctor`: what is well around a relay, what is not, and what to do.
+
+use std::{os::unix::fs::chown, process::Output};
+
+use crate::harness::{
+    Backend, Microsocks, Pebble, Relay, Reply, Tinyproxy,
+    peers::free_address,
+    relay::{RelayBuilder, run, stderr},
+};
+
+/// A relay on a port that stands in its config.
+fn on_port(port: u16) -> RelayBuilder {
+    Relay::builder()
+        .toml(&format!("uri_prefix = \"s3cret\"\n[server]\nport = {port}"))
+        .toml("[tls]\nmode = \"self-signed\"\ndomains = [\"localhost\"]\nstorage = \"{dir}/storage\"")
+}
+
+async fn well() -> Backend {
+    Backend::builder()
+        .on("/s3cret/health", |_| Reply::ok("{}"))
+        .on("/health", |_| Reply::status("404 NOT FOUND"))
+        .start()
+        .await
+}
+
+/// What `doctor` says, and its exit code.
+async fn doctor(relay: &Relay) -> (String, Option<i32>) {
+    let output = Relay::with_args(["doctor", "--config"])
+        .arg(relay.path("config.toml"))
+        .env("RUNTIME_DIRECTORY", relay.path(""))
+        .run()
+        .await;
+    told(&output)
+}
+
+fn told(output: &Output) -> (String, Option<i32>) {
+    assert!(!stderr(output).contains("error"), "{}", stderr(output));
+    (String::from_utf8(output.stdout.clone()).unwrap(), output.status.code())
+}
+
+/// Fails unless a line begins like this.
+#[track_caller]
+fn assert_line(said: &str, grade: &str, about: &str, text: &str) {
+    let begin = format!("{grade:7}  {about:9}  {text}");
+    assert!(said.lines().any(|line| line.starts_with(&begin)), "no line {begin:?} in:\n{said}");
+}
+
+#[tokio::test]
+async fn all_is_well_around_a_relay_that_runs() {
+    let backend = well().await;
+    let port = free_address().port();
+    let relay = on_port(port).backend(backend.address()).start().await;
+    let (said, code) = doctor(&relay).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_line(&said, "ok", "names", "localhost leads each machine to itself");
+    assert_line(&said, "ok", "ports", &format!("the relay answers at https://127.0.0.1:{port};"));
+    assert_line(&said, "ok", "backend", &format!("http://{} answers, and says", backend.address()));
+    assert_line(&said, "ok", "storage", &relay.path("storage").display().to_string());
+    assert_line(&said, "ok", "storage", "the local CA's certificate is good until ");
+    assert!(!said.contains("s3cret"), "{said}");
+}
+
+#[tokio::test]
+async fn a_prefix_that_is_not_the_backends_is_told_and_not_shown() {
+    let backend = Backend::builder().on("/s3cret/health", |_| Reply::status("404 NOT FOUND")).start().await;
+    let relay = on_port(free_address().port()).backend(backend.address()).start().await;
+    let (said, code) = doctor(&relay).await;
+    assert_eq!(code, Some(1), "{said}");
+    let text = format!("http://{} answers, and has no /health below uri_prefix", backend.address());
+    assert_line(&said, "error", "backend", &text);
+    assert!(said.contains("the one in Sova's config.toml") && !said.contains("s3cret"), "{said}");
+}
+
+#[tokio::test]
+async fn a_backend_that_is_away_or_not_well_is_an_error() {
+    let (away, ill) = (free_address(), Backend::builder());
+    let ill = ill.on("/s3cret/health", |_| Reply::status("503 SERVICE UNAVAILABLE")).start().await;
+    for (address, text) in [
+        (away, "no connection to the backend: Connection refused"),
+        (ill.address(), "answers /health with 503 Service Unavailable"),
+    ] {
+        let relay = on_port(free_address().port()).backend(address).start().await;
+        let (said, code) = doctor(&relay).await;
+        assert_eq!(code, Some(1), "{said}");
+        assert_line(&said, "error", "backend", &format!("http://{address}"));
+        assert!(said.contains(text), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn the_backend_is_asked_on_the_way_that_requests_take() {
+    let backend = well().await;
+    let (http, socks) = (Tinyproxy::start(Some(("user", "password"))).await, Microsocks::start(None).await);
+    for proxy in
+        [format!("http://user:password@{}", http.address()), format!("socks5h://{}", socks.address())]
+    {
+        let relay = on_port(free_address().port())
+            .backend(backend.address())
+            .toml(&format!("[upstream_proxy]\nenabled = true\nurl = \"{proxy}\""))
+            .start()
+            .await;
+        let (said, code) = doctor(&relay).await;
+        assert_eq!(code, Some(0), "{said}");
+    }
+    http.asked(&format!("GET http://{}/s3cret/health", backend.address())).await;
+    socks.connected_to(&backend.address().to_string()).await;
+    let relay = on_port(free_address().port())
+        .backend(backend.address())
+        .toml(&format!("[upstream_proxy]\nenabled = true\nurl = \"http://{}\"", free_address()))
+        .start()
+        .await;
+    let (said, code) = doctor(&relay).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("[upstream_proxy]: does the proxy run"), "{said}");
+}
+
+#[tokio::test]
+async fn where_no_relay_runs_its_ports_are_free_or_somebody_has_them() {
+    let backend = well().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (free, taken) = (free_address().port(), taken.local_addr().unwrap().port());
+    let config = |port: u16, http_port: u16| {
+        let backend = format!("[backend]\nurl = \"http://{}\"", backend.address());
+        let server = format!("host = \"127.0.0.1\"\nport = {port}\nhttp_port = {http_port}");
+        format!(
+            "version = 1\nuri_prefix = \"s3cret\"\n[server]\n{server}\n[tls]\nmode = \"self-signed\"\n\
+             domains = [\"localhost\"]\nstorage = \"{{dir}}/none\"\n[frontend]\nmode = \"disabled\"\n{backend}\n"
+        )
+    };
+    let examined = async |port, http_port| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        let text = config(port, http_port).replace("{dir}", dir.path().to_str().unwrap());
+        std::fs::write(&file, text).unwrap();
+        told(&run(["doctor".as_ref(), "--config".as_ref(), file.as_os_str()]).await)
+    };
+    let (said, code) = examined(free, 0).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_line(&said, "ok", "ports", &format!("the relay does not run; port {free} is free"));
+    assert!(said.contains("none is not there yet: the relay makes it when it starts"), "{said}");
+    for (port, http_port, key) in [(taken, 0, "port"), (free, taken, "http_port")] {
+        let (said, code) = examined(port, http_port).await;
+        assert_eq!(code, Some(1), "{said}");
+        let text = format!("the relay does not run, and cannot listen on 127.0.0.1:{taken}");
+        assert_line(&said, "error", "ports", &text);
+        assert!(said.contains(&format!("ss -ltnp 'sport = :{taken}'")), "{said}");
+        assert!(said.contains(&format!("[server] {key} = {}", taken + 1)), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_storage_directory_that_its_owner_cannot_write_is_an_error() {
+    let backend = well().await;
+    let relay = on_port(free_address().port()).backend(backend.address()).start().await;
+    let storage = relay.path("storage");
+    // As install.sh has it: the relay's user owns it.
+    if chown(&storage, Some(65534), Some(65534)).is_err() {
+        eprintln!("skipped: only root gives directories away");
+        return;
+    }
+    std::fs::set_permissions(&storage, std::os::unix::fs::PermissionsExt::from_mode(0o500)).unwrap();
+    let (said, code) = doctor(&relay).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert_line(&said, "error", "storage", "");
+    assert!(said.contains("has to belong to the relay's user"), "{said}");
+}
+
+#[tokio::test]
+async fn the_ca_is_asked_for_what_is_configured_of_it_and_for_the_time() {
+    let backend = well().await;
+    let Some(pebble) = Pebble::newer() else { return };
+    let pebble = pebble.offers_short_lived().start().await;
+    let relay = pebble.relay(&["localhost.example.org"]).backend(backend.address()).start().await;
+    let (said, _) = doctor(&relay).await;
+    let directory = format!("https://{}/dir", pebble.front.authority());
+    assert_line(&said, "ok", "authority", &format!("{directory} answers, and says when to renew (ARI)"));
+    assert_line(&said, "ok", "clock", "in step with localhost");
+    assert_line(&said, "error", "names", "localhost.example.org leads nowhere: ");
+
+    drop(relay);
+    let relay = pebble.relay(&["chat.example.org"]).toml("[tls.acme]\nprofile = \"forever\"").start().await;
+    let (said, code) = doctor(&relay).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert_line(&said, "error", "authority", &format!("{directory} has no profile \"forever\""));
+    assert!(said.contains("[tls.acme] profile can be: ") && said.contains("shortlived"), "{said}");
+
+    pebble.front.down();
+    let (said, code) = doctor(&relay).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert_line(&said, "error", "authority", &format!("{directory} gives no directory: "));
+    assert!(said.contains("[tls.acme] proxy = \"upstream\""), "{said}");
+}
+
+#[tokio::test]
+async fn a_config_that_is_wrong_or_not_there_is_told_before_anything_is_looked_at() {
+    let output = Relay::with_args(["doctor", "--config"])
+        .file("relay.toml", "version = 1\nnonsense = 1\n")
+        .arg("{dir}/relay.toml")
+        .run()
+        .await;
+    assert_eq!(output.status.code(), Some(78));
+    assert!(output.stdout.is_empty() && stderr(&output).contains("nonsense"), "{}", stderr(&output));
+    if !std::path::Path::new("/etc/parley-relay/config.toml").exists() {
+        let output = run(["doctor"]).await;
+        assert_eq!(output.status.code(), Some(64));
+        assert!(stderr(&output).contains("give --config FILE"), "{}", stderr(&output));
+    }
+}
