@@ -12,7 +12,6 @@
 mod account;
 mod alarm;
 mod authorization;
-pub(crate) mod challenges;
 mod client;
 pub(crate) mod dns;
 mod introduction;
@@ -36,10 +35,10 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     config::AcmeConfig,
+    moment::moment,
     storage::{Lock, Storage, StorageError},
-    tls::{Certificates, Predecessor},
+    tls::{Certificates, Predecessor, challenges::Challenges},
 };
-pub(crate) use challenges::Challenges;
 pub(crate) use client::through;
 pub(crate) use dns::caa::caa;
 use dns::{Responder, responder::ResponderError};
@@ -50,8 +49,6 @@ use ledger::Step;
 pub(crate) use ledger::directory;
 pub(crate) use renewal::{AcmeError, renew};
 use renewal::{note, random};
-pub(crate) use schedule::Validity;
-pub(crate) use schedule::moment;
 pub(crate) use stored::{ImportError, Otherwise, Stored, import, request_renewal, stored};
 
 /// Between two looks at the wall clock and at the disk. No timer until the day of renewal: a clock that jumps,

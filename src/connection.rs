@@ -42,7 +42,6 @@ use self::{
 };
 use crate::{
     access::Logged,
-    acme::challenges::ACME_TLS,
     admission::{Clients, Place},
     body::Body,
     client::Connection,
@@ -53,6 +52,7 @@ use crate::{
     redirect::{self, Names},
     site::Sites,
     tcp,
+    tls::challenges::ACME_TLS,
 };
 
 /// What a listener is for.

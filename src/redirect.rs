@@ -11,11 +11,13 @@ use http::{
 };
 
 use crate::{
-    acme::{Challenges, challenges::HTTP_PATH},
     body::Body,
     config::ServerName,
     error::RequestError,
-    tls::Certificates,
+    tls::{
+        Certificates,
+        challenges::{Challenges, HTTP_PATH},
+    },
     wire::Fault,
 };
 

@@ -20,6 +20,7 @@ use crate::{
     config::{Config, ConfigError, Loaded, ServerName},
     control::{self, Reporter},
     drain::Drain,
+    keeper::KeeperError,
     log::Logging,
     metrics::Metrics,
     ports::{BindError, Inherited, Ports},
@@ -27,7 +28,7 @@ use crate::{
     signal,
     site::{SiteError, Sites},
     systemd,
-    tls::{Predecessor, TlsError},
+    tls::Predecessor,
     upgrade::{self, Handover, HandoverError, Successor},
 };
 
@@ -101,7 +102,7 @@ enum Why {
 #[derive(Debug)]
 pub(crate) enum StartError {
     Bind(BindError),
-    Tls(TlsError),
+    Certificates(KeeperError),
     Site(SiteError),
     /// The system lets no signal be received.
     Signals(io::Error),
@@ -332,7 +333,7 @@ impl StartError {
     pub(crate) fn advised_by_config(&self) -> String {
         match self {
             Self::Bind(error) => error.advised_by_config().to_string(),
-            Self::Tls(_) | Self::Site(_) | Self::Signals(_) | Self::Handover(_) => self.to_string(),
+            Self::Certificates(_) | Self::Site(_) | Self::Signals(_) | Self::Handover(_) => self.to_string(),
         }
     }
 }
@@ -341,7 +342,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind(error) => error.fmt(f),
-            Self::Tls(error) => error.fmt(f),
+            Self::Certificates(error) => error.fmt(f),
             Self::Site(error) => error.fmt(f),
             Self::Signals(error) => write!(f, "signals cannot be received: {error}"),
             Self::Handover(error) => error.fmt(f),

@@ -10,14 +10,16 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
-    challenges::{Challenges, Shown},
     dns::DnsSolver,
     order::{FIRST_POLL, LONGEST_POLL},
     order_error::{OrderError, Refusal},
     patience::patiently,
     persist::{self, Party, StandingRecord},
 };
-use crate::config::{ServerName, Subject, acme::ChallengeKind};
+use crate::{
+    config::{ServerName, Subject, acme::ChallengeKind},
+    tls::challenges::{Challenges, Shown},
+};
 
 /// How long everything may take until a CA has looked at the challenges: hooks and the DNS are slow, and who adds
 /// records by hand is slower.

@@ -10,7 +10,6 @@ use tracing::{info, warn};
 use super::{
     account,
     authorization::{Solvers, fits},
-    challenges::Challenges,
     client::Client,
     dns::DnsSolver,
     issuer_error::{Failure, TryError, WindowError},
@@ -28,7 +27,7 @@ use crate::{
         acme::{Authority, ChallengeKind, Directory, KeyType},
     },
     storage::Storage,
-    tls::certificates::Certificate,
+    tls::{certificates::Certificate, challenges::Challenges},
 };
 
 /// After so many failures in a row an order is rehearsed with the CA's staging directory: the CA's limits on

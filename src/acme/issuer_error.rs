@@ -9,9 +9,8 @@ use super::{
     client::ClientError,
     order_error::{OrderError, describe},
     patience::is,
-    schedule::moment,
 };
-use crate::config::acme::Directory;
+use crate::{config::acme::Directory, moment::moment};
 
 /// No CA issued.
 #[derive(Debug)]

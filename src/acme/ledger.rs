@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use tracing::warn;
 
-use super::schedule::{self, Validity, Window};
+use super::schedule::{self, Window};
+use crate::tls::certificates::Validity;
 use crate::{
     config::{Subject, acme::ChallengeKind},
     storage::{Storage, StorageError},

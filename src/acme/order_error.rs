@@ -2,8 +2,12 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use super::{challenges::ChallengeError, dns::DnsError, patience::is, persist::StandingRecord};
-use crate::{config::acme::ChallengeKind, storage::StorageError, tls::certificates::CertificateError};
+use super::{dns::DnsError, patience::is, persist::StandingRecord};
+use crate::{
+    config::acme::ChallengeKind,
+    storage::StorageError,
+    tls::{certificates::CertificateError, challenges::ChallengeError},
+};
 
 /// Why an order came to nothing.
 #[derive(Debug)]

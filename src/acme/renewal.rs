@@ -11,10 +11,12 @@ use super::{
     issuer::{Issuer, Success},
     issuer_error::Failure,
     ledger,
-    schedule::moment,
     stored::Stored,
 };
-use crate::storage::{Storage, StorageError};
+use crate::{
+    moment::moment,
+    storage::{Storage, StorageError},
+};
 
 /// Why there is no new certificate.
 #[derive(Debug)]

@@ -1,20 +1,9 @@
 //! When a certificate is renewed, and when a failed try is repeated. Time and chance are arguments.
 
 use serde::{Deserialize, Serialize};
-use time::{Duration, OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime};
 
-/// The life of a certificate.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Validity {
-    pub(crate) not_before: OffsetDateTime,
-    pub(crate) not_after: OffsetDateTime,
-}
-
-impl Validity {
-    pub(crate) fn lifetime(self) -> Duration {
-        self.not_after - self.not_before
-    }
-}
+use crate::tls::certificates::Validity;
 
 /// When the CA wants a certificate to be renewed (RFC 9773).
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -76,13 +65,6 @@ pub(crate) fn hold(now: OffsetDateTime, retry_after: OffsetDateTime) -> OffsetDa
     retry_after.clamp(now, now + LONGEST_HOLD)
 }
 
-/// A moment for people, to the second: `2026-07-01T12:00:00Z`.
-pub(crate) fn moment(moment: OffsetDateTime) -> String {
-    let second = moment.to_offset(UtcOffset::UTC).replace_nanosecond(0);
-    // Zero is a nanosecond, and only years beyond 9999 have no such text.
-    second.map(|second| second.format(&Rfc3339).unwrap_or_default()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,11 +101,6 @@ mod tests {
         assert_eq!(next_look(START, seconds(6 * 3600)), START + Duration::hours(6));
         assert_eq!(next_look(START, seconds(0)), START + Duration::MINUTE);
         assert_eq!(next_look(START, std::time::Duration::MAX), START + Duration::DAY);
-    }
-
-    #[test]
-    fn a_moment_is_told_to_the_second_in_utc() {
-        assert_eq!(moment(datetime!(2026-07-01 14:00:00.123 +2)), "2026-07-01T12:00:00Z");
     }
 
     #[test]

@@ -7,12 +7,12 @@ use tracing::warn;
 
 use super::{
     ledger::{self, Entry},
-    schedule::{self, Validity},
+    schedule,
 };
 use crate::{
     config::{Subject, acme::Fallback},
     storage::{Generation, Pair, Storage, StorageError},
-    tls::certificates::{Certificate, CertificateError},
+    tls::certificates::{Certificate, CertificateError, Validity},
 };
 
 /// What is stored for one name.

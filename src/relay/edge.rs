@@ -8,7 +8,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     config::{self, CertificateSource},
-    tls::{self, Certificates, Keeper, Predecessor, TlsError},
+    keeper::{Keeper, KeeperError},
+    tls::{self, Certificates, Predecessor},
 };
 
 /// What a TLS listener serves. A reload that does not change it keeps it, and orders that are under way with it.
@@ -28,7 +29,7 @@ impl Edge {
         config: config::Tls,
         before: Option<&Self>,
         predecessor: Predecessor,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, KeeperError> {
         let tickets = match before {
             Some(before) => Arc::clone(&before.tickets),
             None => tls::ticketer()?,

@@ -115,7 +115,8 @@ impl Prepared {
                         (Secured::Same, Arc::clone(&edge.certificates), edge.acceptor.clone())
                     }
                     before => {
-                        let edge = Edge::open(tls, before, present.predecessor).map_err(StartError::Tls)?;
+                        let edge =
+                            Edge::open(tls, before, present.predecessor).map_err(StartError::Certificates)?;
                         let (certificates, acceptor) =
                             (Arc::clone(&edge.certificates), edge.acceptor.clone());
                         (Secured::New(Box::new(edge)), certificates, acceptor)

@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Running;
 use crate::{
-    acme,
+    moment::moment,
     signal::Asked,
     site::{Frontend, Sites},
     systemd::Manager,
@@ -52,7 +52,7 @@ impl Running {
             ([first, others @ ..], _) => format!("serving {first} and {} more", others.len()),
         };
         if let Some(first) = self.edge.as_ref().and_then(|edge| edge.certificates.first()) {
-            let until = acme::moment(first.not_after);
+            let until = moment(first.not_after);
             status += &if first.is_temporary() {
                 "; temporary certificate, none from the CA yet".to_owned()
             } else {

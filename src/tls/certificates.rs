@@ -25,11 +25,11 @@ use x509_parser::{
     certificate::X509Certificate, error::X509Error, extensions::GeneralName, prelude::FromDer,
 };
 
-use super::temporary;
-use crate::{
-    acme::{Challenges, Validity, challenges::ACME_TLS},
-    config::{ServerName, Subject, UnknownNames},
+use super::{
+    challenges::{ACME_TLS, Challenges},
+    temporary,
 };
+use crate::config::{ServerName, Subject, UnknownNames};
 
 /// A certificate chain with its key, and what the leaf says of itself.
 pub(crate) struct Certificate {
@@ -44,6 +44,19 @@ pub(crate) struct Certificate {
     pub(crate) fingerprint: String,
     /// Who signed it: organisation and common name.
     pub(crate) issuer: String,
+}
+
+/// The life of a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Validity {
+    pub(crate) not_before: OffsetDateTime,
+    pub(crate) not_after: OffsetDateTime,
+}
+
+impl Validity {
+    pub(crate) fn lifetime(self) -> time::Duration {
+        self.not_after - self.not_before
+    }
 }
 
 /// Why PEM texts make no certificate that can be served.

@@ -13,7 +13,7 @@ const LIFE: Duration = Duration::days(365);
 pub(super) const ISSUER: &str = "parley-relay, temporary";
 
 /// Makes one.
-pub(super) fn certificate(subject: &Subject, now: OffsetDateTime) -> Result<Certificate, TlsError> {
+pub(crate) fn certificate(subject: &Subject, now: OffsetDateTime) -> Result<Certificate, TlsError> {
     let key = KeyPair::generate().map_err(TlsError::Issue)?;
     let mut params = CertificateParams::new([subject.to_string()]).map_err(TlsError::Issue)?;
     params.distinguished_name = DistinguishedName::new();

@@ -10,6 +10,7 @@ use crate::{
     acme::{self, Stored},
     cli::{EXIT_INTERNAL, answer},
     config::Environment,
+    moment::moment,
     storage::{Storage, StorageError},
     tls::local_ca,
 };
@@ -66,7 +67,7 @@ struct Row {
 }
 
 fn rfc_3339<S: serde::Serializer>(time: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
-    time.map(acme::moment).serialize(serializer)
+    time.map(moment).serialize(serializer)
 }
 
 impl From<Stored> for Row {
