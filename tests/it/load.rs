@@ -178,7 +178,8 @@ async fn k8_memory_and_descriptors_come_back_under_mixed_load() {
         Relay::builder()
             .self_signed()
             .toml(LIMITS)
-            .toml("[limits]\nhandshake = \"1s\"\n[log]\naccess = false")
+            // Shorter than it is for what never comes to an end, and enough for a client on a busy machine.
+            .toml("[limits]\nhandshake = \"3s\"\n[log]\naccess = false")
             .backend(address)
             .static_binary()
             .start()
