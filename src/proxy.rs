@@ -216,7 +216,10 @@ impl Upstream {
         };
         match wanted.attempt().await {
             Tried::Live(answer, slot) => self.respond(answer, Some(slot), asked),
-            Tried::Other(answer) => self.respond(answer, None, asked),
+            Tried::Other((response, mut lease), _place) => {
+                self.sender.count_as_request(&mut lease, asked.client).await?;
+                self.respond((response, lease), None, asked)
+            }
             Tried::Later(later) => Ok(wanted.hold(later)),
         }
     }
@@ -224,8 +227,8 @@ impl Upstream {
     /// The response for the client: its head cleaned, its body bounded. `slot`: it is an event stream's.
     fn respond(
         &self,
-        (mut response, lease): Answer,
-        slot: Option<Slot>,
+        (mut response, mut lease): Answer,
+        mut slot: Option<Slot>,
         asked: Asked<'_>,
     ) -> Result<Response<Body>, RequestError> {
         let Asked { method, target, client, limit } = asked;
@@ -244,6 +247,15 @@ impl Upstream {
         let is_events = is_event_stream(response.headers());
         if let Some(max) = limit {
             size_check::response(&method, &response, max)?;
+        }
+        if let Some(streams) = &self.streams
+            && slot.is_none()
+            && is_events
+            && !response.body().is_end_stream()
+        {
+            slot = Some(streams.slot(client, &self.sender).ok_or(RequestError::Busy)?);
+            // It is no request any more.
+            lease.counts(None);
         }
         headers::strip_response(response.headers_mut());
         let own: &[&Authority] = match (self.host, &target.host) {
@@ -335,6 +347,9 @@ impl std::fmt::Display for Upstream {
 
 /// Whether a request is an EventSource's.
 fn wants_events(method: &Method, headers: &HeaderMap) -> bool {
-    let accepted = |value: &HeaderValue| value.as_bytes().windows(17).any(|at| at == b"text/event-stream");
+    const EVENTS: &[u8] = b"text/event-stream";
+    let accepted = |value: &HeaderValue| {
+        value.as_bytes().windows(EVENTS.len()).any(|at| at.eq_ignore_ascii_case(EVENTS))
+    };
     method == Method::GET && headers.get_all(ACCEPT).iter().any(accepted)
 }

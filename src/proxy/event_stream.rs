@@ -75,6 +75,17 @@ pub(crate) enum Bound {
     Origin,
 }
 
+impl Streams {
+    /// A slot for a stream that nobody asked for as one; `None`: they are taken, or the client's share of them is.
+    ///
+    /// SECURITY: what makes it a stream is the answer. Without a slot a client that leaves `Accept` away has more than
+    /// its share, and all of them more than the backend feeds.
+    pub(super) fn slot(&self, client: &Client, sender: &Sender) -> Option<Slot> {
+        let place = (self.slots.try_share(client, PARTS)?, self.slots.try_take().ok()?);
+        Some(Slot { place, bounded_by: self.bounded_by, _live: sender.health.metrics().live.count() })
+    }
+}
+
 /// A stream that a client asked for, to be opened as often as it takes.
 pub(super) struct Wanted {
     pub(super) sender: Arc<Sender>,
@@ -93,8 +104,8 @@ pub(super) struct Wanted {
 pub(super) enum Tried {
     /// The backend's own stream.
     Live(Answer, Slot),
-    /// Another answer, which the client is to see: 401, 403, 404 …
-    Other(Answer),
+    /// Another answer, which the client is to see: 401, 403, 404 … It keeps its place until it has one as a request.
+    Other(Answer, Place),
     /// Nothing that an EventSource can live with.
     Later(Later),
 }
@@ -152,7 +163,7 @@ impl Wanted {
             StatusCode::TOO_MANY_REQUESTS => {
                 Tried::Later(reset(answer.0.headers(), SystemTime::now()).map_or(Later::Paced, Later::At))
             }
-            _ => Tried::Other(answer),
+            _ => Tried::Other(answer, place),
         }
     }
 
@@ -253,7 +264,7 @@ async fn drive(wanted: Wanted, mut later: Later, outlet: Outlet) -> Option<Live>
                 return Some(Live::new(download, Some(slot), &wanted.drain));
             }
             // The browser comes back to get this answer itself: a 200 has been said already.
-            Tried::Other(_) => return None,
+            Tried::Other(..) => return None,
             Tried::Later(again) => later = again,
         }
     }

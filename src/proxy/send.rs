@@ -134,6 +134,18 @@ impl Sender {
         Ok(lease)
     }
 
+    /// Counts an exchange as a request's from now on: SECURITY: what was to be a stream and is none may be as large and
+    /// as slow as any.
+    pub(super) async fn count_as_request(
+        &self,
+        lease: &mut Lease,
+        client: &Client,
+    ) -> Result<(), RequestError> {
+        let share = self.share(client, Instant::now() + self.pool.queue_for).await?;
+        lease.counts(Some(share));
+        Ok(())
+    }
+
     /// A place in the client's share of the connections.
     async fn share(&self, client: &Client, end: Instant) -> Result<Share, RequestError> {
         let sockets = self.pool.sockets();

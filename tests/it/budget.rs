@@ -169,6 +169,68 @@ on_h1_and_h2! {
     }
 }
 
+on_h1_and_h2! {
+    async fn l1_downloads_that_say_they_are_streams_are_one_clients_quarter_too(version) {
+        let backend = Backend::builder().on("/api/v1/long", |_| Reply::feed()).start().await;
+        let relay = Relay::builder()
+            .self_signed()
+            .backend(backend.address())
+            .toml("[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n[backend]\nmax_connections = 40\nqueue_for = \"1s\"")
+            .start()
+            .await;
+        let mut downloads = JoinSet::new();
+        for _ in 0..40 {
+            let client = Client::https(&relay, version);
+            downloads.spawn(async move {
+                let call = client.call("GET", "/api/v1/long").header("Accept", "text/event-stream");
+                let answer = call.header("X-Forwarded-For", "203.0.113.1").open().await;
+                let is_download = answer.headers().get("content-type").is_none();
+                (answer.status().as_u16(), is_download, client, answer)
+            });
+        }
+        let bystander = Client::https(&relay, version);
+        let mut answers = Vec::new();
+        while answers.len() < 40 {
+            let answer = within("an answer", downloads.join_next()).await.unwrap().unwrap();
+            answers.push(answer);
+            let asked = Instant::now();
+            assert_eq!(get_as(&bystander, "/api/v1/x", "203.0.113.2").await.status, 200);
+            assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        }
+        let taken = answers.iter().filter(|(status, is_download, ..)| *status == 200 && *is_download).count();
+        assert_eq!(taken, 10, "a quarter of 40");
+        assert!(answers.iter().any(|(status, ..)| *status == 503), "a request that finds no place");
+    }
+
+    async fn a_stream_that_nobody_asked_for_counts_as_one(version) {
+        let backend = Backend::builder().on("/api/v1/stream", |_| Reply::events()).start().await;
+        let relay = Relay::builder()
+            .self_signed()
+            .backend(backend.address())
+            .toml("[server]\ntrusted_proxies = [\"127.0.0.0/8\"]\n[backend]\nmax_streams = 12")
+            .start()
+            .await;
+        let client = Client::https(&relay, version);
+        let open = async |address: &str, accept: &str| {
+            let call = client.call("GET", "/api/v1/stream").header("X-Forwarded-For", address);
+            call.header("Accept", accept).open().await
+        };
+        let mut live = Vec::new();
+        for _ in 0..6 {
+            live.push((open("203.0.113.1", "*/*").await, backend.feed().await));
+        }
+        assert_eq!(open("203.0.113.1", "*/*").await.status(), 503, "its half is taken");
+        // In any letter case it is an EventSource, which can wait.
+        let held = open("203.0.113.1", "Text/Event-Stream").await;
+        assert_eq!((held.status().as_u16(), backend.requests().len()), (200, 7));
+        for _ in 0..6 {
+            live.push((open("203.0.113.2", "*/*").await, backend.feed().await));
+        }
+        assert_eq!(open("203.0.113.3", "*/*").await.status(), 503, "all are taken");
+        assert_eq!(get_as(&client, "/api/v1/x", "203.0.113.3").await.status, 200);
+    }
+}
+
 #[tokio::test]
 async fn l1_a_hundred_slow_uploads_of_one_client_leave_three_quarters_to_others() {
     let backend = Backend::start().await;
