@@ -1079,7 +1079,8 @@ keep_mirror() {
     if [ "$mirror" != "$RELEASES" ]; then printf 'MIRROR_BASE_URL=%s\n' "$mirror"; fi
     if [ -n "$flags" ]; then printf 'UPDATE_FLAGS=%s\n' "$flags"; fi
   } >"$new_file" || die "$UPDATE_ENV cannot be written"
-  place_aside "$UPDATE_ENV" "$UPDATE_ENV: updates come from $mirror${flags:+, with $flags}"
+  # SECURITY: other flags are not told: a proxy's URL may hold a password.
+  place_aside "$UPDATE_ENV" "$UPDATE_ENV: updates come from $mirror${plain_http:+, with --plain-http}"
 }
 
 # A key that was given goes where updates look for one: its file may be gone by then.

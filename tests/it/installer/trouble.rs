@@ -218,6 +218,7 @@ fn what_only_updates_read_is_no_reason_to_restart_the_relay_and_is_told() {
     machine.must("cd /srv/release && minisign -S -s /root/a.key -m SHA256SUMS");
     machine.must(&format!("{INSTALL} --yes --domain chat.lan --updates weekly"));
     let running = process(&machine);
+    machine.must("echo 'UPDATE_FLAGS=--proxy http://me:s3cret@127.0.0.1:1' >/etc/parley-relay/update.env");
     for (arguments, told) in [
         ("modify --mirror https://a.example", "update.env: updates come from https://a.example"),
         ("install --mirror https://b.example", "update.env: updates come from https://b.example"),
@@ -231,7 +232,7 @@ fn what_only_updates_read_is_no_reason_to_restart_the_relay_and_is_told() {
         let text = machine.must(&line);
         let told = told.strip_prefix("OnCalendar=").unwrap_or(told);
         assert!(text.contains("The relay stays as it is") && text.contains(told), "{line}\n{text}");
-        assert!(!text.contains("Nothing has changed"), "{line}\n{text}");
+        assert!(!text.contains("Nothing has changed") && !text.contains("s3cret"), "{line}\n{text}");
         assert_eq!(process(&machine), running, "{line}");
     }
     assert!(!machine.has("/run/stub/enabled/parley-relay-update.timer"));
