@@ -63,7 +63,7 @@ PARLEY_RELAY_URI_PREFIX, PARLEY_RELAY_UPSTREAM_PROXY and PARLEY_RELAY_ACME_PROXY
 Options:
   --yes                   ask nothing
   --files DIR             release files that were downloaded before       [beside this script]
-  --mirror URL            where to download from, as MIRROR_BASE_URL, and for updates from then on
+  --mirror URL|DIR        where to download from, as MIRROR_BASE_URL, and for updates from then on
                                                                           [as before, or the project's releases]
   --public-key FILE       minisign key to check SHA256SUMS with, and updates from then on
                                                                           [/etc/parley-relay/update.pub]
@@ -383,6 +383,17 @@ place() {
   mv -f "$new" "$file" || die "$file cannot be written"
 }
 
+# place_aside FILE WHAT : the same for a file that updates read, and the relay does not: no reason to restart it. WHAT
+# is said where nothing else has changed.
+aside=()
+place_aside() {
+  local was_changed=$changed
+  changed=''
+  place "$1" 644 root
+  if [ -n "$changed" ]; then aside+=("$2"); fi
+  changed=$was_changed
+}
+
 # Stops and disables a unit that is in the way, and remembers what it was.
 retire() {
   local unit=$1 active=no enabled=no
@@ -472,9 +483,12 @@ kept_value() {
 }
 
 # The mirror that was given, else the one of the last time, with the trust that it had; else the project's.
+mirror_given=''
 choose_mirror() {
   local flags
-  if [ -z "$mirror" ]; then
+  if [ -n "$mirror" ]; then
+    mirror_given=1
+  else
     mirror=$(kept_value MIRROR_BASE_URL)
     mirror=${mirror%/}
     if [ -n "$mirror" ]; then
@@ -484,15 +498,15 @@ choose_mirror() {
     fi
   fi
   mirror=${mirror:-$RELEASES}
-  # `parley-relay update` takes a directory for a mirror.
-  case $mirror in
-    /*) files=${files:-$mirror} ;;
-  esac
 }
 
 # SECURITY: what comes over plain HTTP runs as root here. A signature makes up for it; checksums from the same place
 # do not.
 check_mirror() {
+  # systemd and `parley-relay update` read it from a file of lines, where these have a meaning.
+  case $mirror in
+    *[\'\"\\]* | *[[:cntrl:]]*) die "the mirror has quotes, backslashes or control characters in it: $mirror" ;;
+  esac
   case ${mirror,,} in
     https://?* | /*) return 0 ;;
     http://?*) ;;
@@ -504,6 +518,23 @@ check_mirror() {
     die "the mirror is reached without TLS, and what comes from it would run as root: $mirror" \
       'use https://, or a signature and its key (--public-key), or trust it: --plain-http'
   fi
+}
+
+# Refuses a directory as the mirror of automatic updates that their service does not see: ProtectHome, PrivateTmp.
+check_mirror_is_seen() {
+  local place
+  [ "${answer[updates]}" != off ] || return 0
+  case $mirror in
+    /*) place=$(readlink -m "$mirror") ;;
+    *) return 0 ;;
+  esac
+  case $place/ in
+    /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
+      die "automatic updates do not see the mirror $mirror: home directories and /tmp are kept from them" \
+        'move it, for instance to /srv, and give --mirror again' \
+        'or --updates off; --files DIR takes files from there this once'
+      ;;
+  esac
 }
 
 # is_loopback URL : whether it leads to this machine.
@@ -574,10 +605,7 @@ get_program() {
   local name source=''
   name=relay-linux-$(architecture)
   work=$(mktemp -d) || no_room
-  if [ -z "$files" ]; then
-    files=$(script_directory)
-    if [ -n "$files" ] && [ -f "$files/$name" ]; then trust_files "$name"; fi
-  fi
+  find_files "$name"
   if [ -n "$files" ] && [ -f "$files/$name" ]; then
     say "Using $files/$name"
     source=$files/$name
@@ -585,6 +613,8 @@ get_program() {
     for sums in SHA256SUMS SHA256SUMS.minisig; do
       if [ -f "$files/$sums" ]; then cp "$files/$sums" "$work/" || no_room; fi
     done
+  elif [ "${mirror#/}" != "$mirror" ]; then
+    die "there is no $name in the mirror $mirror" 'is it mounted? --mirror names another'
   else
     say "Downloading $mirror/$name"
     fetch SHA256SUMS || die "$mirror/SHA256SUMS cannot be had" \
@@ -605,14 +635,31 @@ get_program() {
   refuse_older
 }
 
+# find_files NAME : sets $files to the directory with the release files, if there is one: what was named now, or lies
+# beside this script, or is the mirror of the last time.
+find_files() {
+  if [ -n "$files" ]; then return; fi
+  if [ -n "$mirror_given" ] && [ -d "$mirror" ]; then
+    files=$mirror
+    return
+  fi
+  files=$(script_directory)
+  if [ -z "$files" ] || [ ! -f "$files/$1" ]; then
+    files=''
+    # `parley-relay update` takes a directory for a mirror.
+    if [ -d "$mirror" ]; then files=$mirror; fi
+  fi
+  if [ -n "$files" ]; then trust_files "$1"; fi
+}
+
 # Where this script lies; nowhere, when it came through a pipe.
 script_directory() {
   local script=${BASH_SOURCE[0]:-}
   if [ -f "$script" ]; then (cd "$(dirname "$script")" && pwd); fi
 }
 
-# trust_files NAME : SECURITY: what lies beside this script is run as root. Nobody but root, or who ran sudo, may have
-# put it there: in /tmp anybody could.
+# trust_files NAME : SECURITY: what lies beside this script, or in the mirror of the last time, is run as root. Nobody
+# but root, or who ran sudo, may have put it there: in /tmp anybody could.
 trust_files() {
   local file owner group mode
   for file in "$files" "$files/$1" "$files/SHA256SUMS" "$files/SHA256SUMS.minisig"; do
@@ -1002,17 +1049,19 @@ present_mode() {
 }
 
 write_units() {
-  local unit expression schedule=$UNITS/$TIMER.d/schedule.conf
+  local unit when expression schedule=$UNITS/$TIMER.d/schedule.conf
   keep_public_key
   keep_mirror
   write_unit "$SERVICE"
+  when="${answer[updates]} ${answer[update-time]:-}"
+  [ "$when" = "$(setting updates) $(setting update-time)" ] || aside+=("automatic updates: $when")
   [ "${answer[updates]}" != off ] || return 0
   for unit in "${UPDATE_UNITS[@]}"; do write_unit "$unit"; done
   expression=$(calendar)
   make_directory "$UNITS/$TIMER.d"
   printf '[Timer]\nOnCalendar=\nOnCalendar=%s\n' "$expression" >"$(staged "$schedule")" ||
     die "$schedule cannot be written"
-  place "$schedule" 644 root
+  place_aside "$schedule" "$schedule: $expression"
 }
 
 # Writes down the mirror for updates, automatic ones and those of this script; other lines stay as somebody wrote them.
@@ -1030,7 +1079,8 @@ keep_mirror() {
     if [ "$mirror" != "$RELEASES" ]; then printf 'MIRROR_BASE_URL=%s\n' "$mirror"; fi
     if [ -n "$flags" ]; then printf 'UPDATE_FLAGS=%s\n' "$flags"; fi
   } >"$new_file" || die "$UPDATE_ENV cannot be written"
-  place "$UPDATE_ENV" 644 root
+  # SECURITY: other flags are not told: a proxy's URL may hold a password.
+  place_aside "$UPDATE_ENV" "$UPDATE_ENV: updates come from $mirror${plain_http:+, with --plain-http}"
 }
 
 # A key that was given goes where updates look for one: its file may be gone by then.
@@ -1038,7 +1088,7 @@ keep_public_key() {
   [ -n "$public_key" ] || return 0
   grep -q '^RW' "$public_key" || die "$public_key holds no minisign public key"
   cp "$public_key" "$(staged "$UPDATE_KEY")" || die "$UPDATE_KEY cannot be written"
-  place "$UPDATE_KEY" 644 root
+  place_aside "$UPDATE_KEY" "$UPDATE_KEY: updates are checked with the key of $public_key"
 }
 
 place_program() {
@@ -1046,19 +1096,23 @@ place_program() {
   new=$BINARY
 }
 
+declare -A unit_sums=()
 write_unit() {
-  "$new" unit "$1" >"$(staged "$UNITS/$1")" || die "$UNITS/$1 cannot be written"
+  local file=$UNITS/$1
+  "$new" unit "$1" >"$(staged "$file")" || die "$file cannot be written"
   if is_edited "$1"; then
-    if ! cmp -s "$(staged "$UNITS/$1")" "$work/$1"; then
-      note "$UNITS/$1 has been edited and stays; the new version has another: parley-relay unit $1"
-    fi
-    rm -f "$(staged "$UNITS/$1")"
+    if is_another "$1"; then note "$file has been edited and stays; the new version has another: parley-relay unit $1"; fi
+    rm -f "$(staged "$file")"
     return
   fi
-  place "$UNITS/$1" 644 root
+  case $1 in
+    "$SERVICE") place "$file" 644 root ;;
+    *) place_aside "$file" "$file is that of $version" ;;
+  esac
+  unit_sums[$1]=$(sha256 "$file")
 }
 
-# The units as the program prints them that is about to be replaced: what is on disk and differs has been edited.
+# The units as the program prints them that is about to be replaced, for installs whose manifest has no checksums.
 # Only an update asks; the other actions write the units anew.
 updating=''
 remember_units() {
@@ -1069,9 +1123,32 @@ remember_units() {
   done
 }
 
+# written_sum UNIT : the SHA-256 of the unit as it was last written by this script or by `parley-relay update`.
+written_sum() {
+  [ -r "$MANIFEST" ] || return 0
+  sed -n "s/^unit $1 //p" "$MANIFEST" | head -n 1
+}
+
+# is_edited UNIT : whether what is on disk is somebody's own.
 is_edited() {
-  [ -n "$updating" ] && [ -f "$UNITS/$1" ] || return 1
-  ! cmp -s "$UNITS/$1" "$work/$1" && ! cmp -s "$UNITS/$1" "$(staged "$UNITS/$1")"
+  local file=$UNITS/$1 written
+  [ -n "$updating" ] && [ -f "$file" ] || return 1
+  ! cmp -s "$file" "$(staged "$file")" || return 1
+  written=$(written_sum "$1")
+  if [ -z "$written" ]; then
+    if cmp -s "$file" "$work/$1"; then return 1; else return 0; fi
+  fi
+  [ "$(sha256 "$file")" != "$written" ]
+}
+
+# is_another UNIT : whether the new program has another unit than the one that was edited.
+is_another() {
+  local written
+  written=$(written_sum "$1")
+  if [ -z "$written" ]; then
+    if cmp -s "$(staged "$UNITS/$1")" "$work/$1"; then return 1; else return 0; fi
+  fi
+  [ "$(sha256 "$(staged "$UNITS/$1")")" != "$written" ]
 }
 
 # The schedule as systemd's calendar expression.
@@ -1092,11 +1169,16 @@ calendar() {
 
 # What was installed, for the next run and for uninstall.
 write_manifest() {
-  local file was_changed=$changed
+  local file unit sum was_changed=$changed
   {
     say '# What install.sh has put on this machine, and the answers that are not in config.toml.'
     for file in directory updates update-time; do
       if [ -n "${answer[$file]:-}" ]; then say "$file=${answer[$file]}"; fi
+    done
+    # What was last written by us: what is on disk and is another has been edited.
+    for unit in "$SERVICE" "${UPDATE_UNITS[@]}"; do
+      sum=${unit_sums[$unit]:-$(written_sum "$unit")}
+      if [ -n "$sum" ]; then say "unit $unit $sum"; fi
     done
     {
       printf 'file %s\n' "${placed[@]}" "$MANIFEST"
@@ -1267,6 +1349,7 @@ do_install() {
   fi
   get_program
   ask_everything
+  check_mirror_is_seen
   say ''
   say "Installing $version ..."
   make_directories
@@ -1285,7 +1368,8 @@ do_install() {
   write_manifest
   if [ -z "$changed" ] && is_active "$SERVICE" && answers; then
     commit
-    say 'Nothing has changed: it is installed, and it answers.'
+    tell_unchanged 'Nothing has changed: it is installed, and it answers.'
+    set_timer
     return
   fi
   retire_certbot
@@ -1293,6 +1377,18 @@ do_install() {
   commit
   set_timer
   tell_where
+}
+
+# tell_unchanged TEXT : the text if nothing was written at all; else what was, for which the relay is not restarted.
+tell_unchanged() {
+  if [ "${#aside[@]}" -eq 0 ]; then
+    say "$1"
+    return
+  fi
+  say 'The relay stays as it is. What has changed:'
+  printf '  %s\n' "${aside[@]}"
+  # Of units that updates run.
+  systemctl daemon-reload || warn 'systemd has not read the units anew: systemctl daemon-reload'
 }
 
 # The service's own state, to go back to. Of a service that is new it is undone with its unit.
@@ -1312,6 +1408,7 @@ do_modify() {
   if [ "$mirror" != "$RELEASES" ] || command -v curl >/dev/null || command -v wget >/dev/null; then downloaded=1; fi
   work=$(mktemp -d) || no_room
   ask_everything
+  check_mirror_is_seen
   say ''
   make_directories
   make_certificate_readable
@@ -1323,7 +1420,7 @@ do_modify() {
     order_by_dns
     start_service
   else
-    say 'Nothing has changed.'
+    tell_unchanged 'Nothing has changed.'
   fi
   commit
   set_timer
@@ -1338,6 +1435,7 @@ do_update() {
   get_program
   remember_units
   recall
+  check_mirror_is_seen
   "$new" check "$CONFIG" >/dev/null || die "the new program does not take $CONFIG" 'nothing has been changed'
   undo_service_state
   place_program
@@ -1346,6 +1444,7 @@ do_update() {
   if [ -z "$changed" ]; then
     commit
     say "$version is the newest already."
+    [ "${#aside[@]}" -eq 0 ] || tell_unchanged
     return
   fi
   start_service
@@ -1389,7 +1488,7 @@ do_uninstall() {
   systemctl daemon-reload || true
   if [ -n "$purge" ]; then
     rm -rf "$STORAGE"
-    rm -f "$CONFIG.bak" "$MANIFEST" "$UPDATE_KEY"
+    rm -f "$CONFIG.bak" "$MANIFEST" "$UPDATE_KEY" "$UPDATE_ENV"
     rmdir "$ETC/tls" "$ETC" 2>/dev/null || true
     userdel "$ACCOUNT" 2>/dev/null || true
   fi

@@ -126,6 +126,9 @@ The configuration that the systemd unit starts with.
 .I /etc/parley-relay/update.pub
 The minisign key that updates have to be signed with, if it is there.
 .TP
+.I /etc/parley-relay/update.env
+The mirror of updates, as MIRROR_BASE_URL, and their flags, as UPDATE_FLAGS; update goes by it where no mirror is given.
+.TP
 .I /var/lib/parley-relay
 Keys, certificates and the ACME account.
 .TP

@@ -5,6 +5,8 @@
 
 mod error;
 mod fetch;
+mod kept;
+mod manifest;
 mod mirror;
 mod program;
 mod release;
@@ -24,6 +26,7 @@ use tokio::runtime;
 
 use self::{
     error::{KeyError, ServiceError, SourceError, UpdateError},
+    kept::Kept,
     mirror::{Mirror, PlainHttp},
     program::Program,
     service::{Restarted, Service, Which},
@@ -43,6 +46,7 @@ const MIRROR_VARIABLE: &str = "MIRROR_BASE_URL";
 const KEY: &str = "/etc/parley-relay/update.pub";
 /// The key that whoever built this program put in, in minisign's base64.
 const BUILT_IN_KEY: Option<&str> = option_env!("PARLEY_RELAY_UPDATE_KEY");
+const WELL_WITHIN: Duration = Duration::from_secs(60);
 /// `--check` found a newer release.
 const EXIT_NEWER: u8 = 1;
 
@@ -54,12 +58,13 @@ pub(crate) struct UpdateArgs {
     check: bool,
 
     /// Where releases are: a URL, or a directory, with relay-linux-x64 or relay-linux-arm64, SHA256SUMS, version.txt,
-    /// and SHA256SUMS.minisig where there is a public key [default: $MIRROR_BASE_URL, or GitHub]
+    /// and SHA256SUMS.minisig where there is a public key [default: $MIRROR_BASE_URL, or for the installed program what
+    /// /etc/parley-relay/update.env says, with its flags, or GitHub]
     #[arg(long, value_name = "URL|DIR")]
     mirror: Option<String>,
 
-    /// The minisign public key that releases are signed with, which later updates then ask for too
-    /// [default: /etc/parley-relay/update.pub, if there]
+    /// The minisign public key that releases are signed with: later updates then ask for it too, and come from the
+    /// mirror that was given with it [default: /etc/parley-relay/update.pub, if there]
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
 
@@ -82,9 +87,9 @@ pub(crate) struct UpdateArgs {
     #[arg(long, value_name = "COMMAND")]
     restart_with: Option<String>,
 
-    /// How long the relay may take to answer after its restart
-    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "60s")]
-    well_within: Duration,
+    /// How long the relay may take to answer after its restart [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    well_within: Option<Duration>,
 
     /// Take the mirror's release though it is not newer
     #[arg(long)]
@@ -104,6 +109,13 @@ pub(crate) fn run(arguments: UpdateArgs) -> ExitCode {
         eprintln!("error: the system lets no runtime be started");
         return ExitCode::from(EXIT_INTERNAL);
     };
+    let arguments = match completed(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(error.exit_code());
+        }
+    };
     let (config_file, config) = match configuration(arguments.config.clone()) {
         Ok(found) => found,
         Err(code) => return code,
@@ -118,6 +130,18 @@ pub(crate) fn run(arguments: UpdateArgs) -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// The arguments with the mirror that they do not name: the variable's, or of the installed program that of automatic
+/// updates, with their flags.
+fn completed(mut arguments: UpdateArgs) -> Result<UpdateArgs, UpdateError> {
+    let variable = || std::env::var(MIRROR_VARIABLE).ok().filter(|value| !value.is_empty());
+    arguments.mirror = arguments.mirror.or_else(variable);
+    if arguments.mirror.is_some() || !Program::new(arguments.binary.as_deref())?.is_installed() {
+        return Ok(arguments);
+    }
+    let completed = Kept::read().and_then(|kept| kept.complete(arguments));
+    Ok(completed.map_err(SourceError::Kept)?)
 }
 
 /// The configuration that the relay runs with, if there is a file. `Err`: its faults have been printed.
@@ -156,7 +180,7 @@ async fn update(
         && !arguments.check
         && program.is_installed()
     {
-        keep_key(file, text);
+        keep(file, text, &arguments);
     }
     let installed = program.version().await;
     let offered = offer.version.clone();
@@ -177,7 +201,9 @@ async fn update(
 
     let target = config.and_then(|config| Target::of_config(&config, false).ok());
     let runs = (program.path(), config_file);
-    let service = Service::find(arguments.restart_with, runs, target, arguments.well_within).await;
+    let service =
+        Service::find(arguments.restart_with, runs, target, arguments.well_within.unwrap_or(WELL_WITHIN))
+            .await;
     let was_well = service.is_well().await;
     // From here on a signal does not end this half-way: what has begun is ended, or taken back.
     let _undisturbed = Termination::listen();
@@ -216,11 +242,9 @@ fn mirror(
     config: Option<&Config>,
     key: Option<&PublicKey>,
 ) -> Result<Mirror, SourceError> {
-    let variable = std::env::var(MIRROR_VARIABLE).ok().filter(|value| !value.is_empty());
-    let place = arguments.mirror.clone().or(variable).unwrap_or_else(|| RELEASES.to_owned());
+    let place = arguments.mirror.as_deref().unwrap_or(RELEASES);
     let proxy = arguments.proxy.as_ref().or_else(|| config.and_then(|config| config.upstream_proxy.as_ref()));
-    let plain_http = if arguments.plain_http { PlainHttp::Allow } else { PlainHttp::Refuse };
-    Mirror::new(&place, proxy, key, plain_http)
+    Mirror::new(place, proxy, key, arguments.plain_http())
 }
 
 /// The machine's key, or the one that was built in.
@@ -245,16 +269,35 @@ fn decode_key(file: &Path, text: &str) -> Result<PublicKey, SourceError> {
 }
 
 /// Puts a key, which what the mirror offers was just checked with, where the timer's updates look for one: they are
-/// not told of the file, which may go.
-fn keep_key(file: &Path, text: &str) {
-    if fs::read_to_string(KEY).is_ok_and(|kept| kept == text) {
-        return;
-    }
-    match storage::replace(Path::new(KEY), 0o644, text.as_bytes()) {
-        Ok(()) => eprintln!("{} is kept as {KEY}: later updates are checked with it", file.display()),
+/// not told of the file, which may go. The mirror that was given goes along: it is the one that has what the key signed.
+fn keep(file: &Path, text: &str, arguments: &UpdateArgs) {
+    let file = file.display();
+    let mirror = arguments.mirror.as_deref();
+    let before = match mirror.map(|mirror| kept::keep(mirror, arguments.plain_http())).transpose() {
+        Ok(before) => before.flatten(),
         Err(error) => {
-            eprintln!("{} is not kept for later updates: {error}; copy it to {KEY}", file.display())
+            eprintln!("neither {file} nor the mirror is kept for later updates: {error}");
+            return;
         }
+    };
+    if !fs::read_to_string(KEY).is_ok_and(|kept| kept == text) {
+        if let Err(error) = storage::replace(Path::new(KEY), 0o644, text.as_bytes()) {
+            eprintln!("{file} is not kept for later updates, nor is a mirror: {error}; copy it to {KEY}");
+            if let Some(Err(error)) = before.map(kept::Before::put_back) {
+                eprintln!("the mirror is kept all the same: {error}");
+            }
+            return;
+        }
+        eprintln!("{file} is kept as {KEY}: later updates are checked with it");
+    }
+    if let Some(mirror) = mirror.filter(|_| before.is_some()) {
+        eprintln!("the mirror {mirror} is kept in {}: later updates come from there", kept::FILE);
+    }
+}
+
+impl UpdateArgs {
+    const fn plain_http(&self) -> PlainHttp {
+        if self.plain_http { PlainHttp::Allow } else { PlainHttp::Refuse }
     }
 }
 

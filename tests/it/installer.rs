@@ -206,6 +206,8 @@ fn uninstall_removes_what_was_installed_and_nothing_else() {
     machine.must(&format!("{INSTALL} --yes"));
     served(&machine, 443, "chat.lan");
     assert_eq!(machine.read("/var/lib/parley-relay/local-ca/root.pem"), root);
+    // As `parley-relay update` keeps it.
+    machine.write("/etc/parley-relay/update.env", "MIRROR_BASE_URL=/srv/release\n");
     let ran = machine.type_in(INSTALL, &["x", "y", "y"]);
     assert_eq!(ran.code, Some(0), "{}", ran.text);
     machine.assert_files(&before, &ran.text);

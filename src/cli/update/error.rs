@@ -5,6 +5,7 @@ use std::{error::Error, fmt, io, path::PathBuf, process::ExitStatus, time::Durat
 use http::StatusCode;
 use semver::Version;
 
+use super::kept::KeptError;
 use crate::{
     cli::{EXIT_CONFIG, EXIT_INTERNAL, EXIT_TRY_AGAIN, EXIT_UNAVAILABLE, health::HealthError},
     error::Chain,
@@ -62,6 +63,8 @@ pub(super) enum SourceError {
     /// A mirror without TLS, and no key.
     PlainHttp,
     Key(PathBuf, KeyError),
+    /// What is kept for automatic updates is not understood.
+    Kept(KeptError),
     Client(reqwest::Error),
 }
 
@@ -258,6 +261,7 @@ impl fmt::Display for SourceError {
             Self::Key(file, KeyError::NoKey(error)) => {
                 write!(f, "{} holds no minisign public key: {error}", file.display())
             }
+            Self::Kept(error) => write!(f, "{error}"),
             Self::Client(error) => write!(f, "no HTTP client: {}", Chain(error)),
         }
     }

@@ -1,6 +1,6 @@
 //! What a release says of itself: its version, its files' checksums, and who signed them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt};
 
 use aws_lc_rs::digest;
 use minisign_verify::{PublicKey, Signature};
@@ -72,7 +72,7 @@ impl Sums {
 }
 
 impl Sha256 {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; digest::SHA256_OUTPUT_LEN];
         if text.len() != bytes.len() * 2 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
@@ -88,6 +88,12 @@ impl Sha256 {
         let mut hasher = Hasher::new();
         hasher.update(bytes);
         hasher.finish()
+    }
+}
+
+impl fmt::Display for Sha256 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 

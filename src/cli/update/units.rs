@@ -1,7 +1,8 @@
 //! The unit files on disk, which belong to a version of the program as its flags do.
 //!
-//! One that nobody has edited becomes what the new program prints; one that somebody has edited stays. Drop-ins are
-//! the machine's own.
+//! One that nobody has edited becomes what the new program prints; one that somebody has edited stays. The manifest's
+//! checksum tells which is which, and in an install that has none, what the old program prints. Drop-ins are the
+//! machine's own.
 
 use std::{
     fs,
@@ -9,7 +10,9 @@ use std::{
 };
 
 use super::{
+    manifest::Manifest,
     program,
+    release::Sha256,
     service::{self, How},
 };
 use crate::storage;
@@ -27,31 +30,51 @@ const MODE: u32 = 0o644;
 #[derive(Default)]
 pub(super) struct Units {
     changes: Vec<Change>,
+    /// The checksums of those that are already what the new program prints.
+    current: Vec<(&'static str, Sha256)>,
+    manifest: Option<Manifest>,
+    /// Whether the manifest is another now.
+    recorded: bool,
 }
 
 struct Change {
+    name: &'static str,
     path: PathBuf,
     old: String,
     new: String,
+    /// Whether the manifest has the checksum of the old one.
+    is_known: bool,
 }
 
 /// What becomes of a unit on disk.
 #[derive(Debug, Eq, PartialEq)]
 enum Fate {
+    /// It is what the new program prints.
+    Current,
+    /// It is somebody's own, and the new program has nothing to tell.
     Stays,
-    /// It is not what the old program would have written, and the new one would write something else again.
+    /// It is somebody's own, and the new program has another than what was edited.
     Edited,
     Renewed,
 }
 
 impl Fate {
-    fn of(on_disk: &str, old: &str, new: &str) -> Self {
-        if old == new || on_disk == new {
-            Self::Stays
-        } else if on_disk == old {
-            Self::Renewed
-        } else {
-            Self::Edited
+    /// `written`: how it was last written by us; where that is not known, `old` is what the old program prints.
+    fn of(on_disk: &str, written: Option<Sha256>, old: Option<&str>, new: &str) -> Self {
+        if on_disk == new {
+            return Self::Current;
+        }
+        let sum = |text: &str| Sha256::digest(text.as_bytes());
+        let (is_ours, is_same) = match (written, old) {
+            (Some(written), _) => (sum(on_disk) == written, sum(new) == written),
+            (None, Some(old)) => (on_disk == old, old == new),
+            // A program that knows no such unit says nothing about it.
+            (None, None) => return Self::Stays,
+        };
+        match (is_ours, is_same) {
+            (true, _) => Self::Renewed,
+            (false, true) => Self::Stays,
+            (false, false) => Self::Edited,
         }
     }
 }
@@ -60,57 +83,78 @@ impl Units {
     /// What is to be done when the program `new` replaces `old`. Tells of each unit that stays though the new program
     /// has another.
     pub(super) async fn of(old: &Path, new: &Path) -> Self {
-        let mut changes = Vec::new();
+        let mut units = Self { manifest: Manifest::read(), ..Self::default() };
         for name in NAMES {
             let path = Path::new(DIRECTORY).join(name);
             let Ok(on_disk) = fs::read_to_string(&path) else { continue };
-            // A program that knows no such unit says nothing about it.
-            let Some(old) = program::unit(old, name).await else { continue };
             let Some(new) = program::unit(new, name).await else { continue };
-            match Fate::of(&on_disk, &old, &new) {
+            let written = units.manifest.as_ref().and_then(|manifest| manifest.sum(name));
+            let old = if written.is_none() { program::unit(old, name).await } else { None };
+            match Fate::of(&on_disk, written, old.as_deref(), &new) {
+                Fate::Current => units.current.push((name, Sha256::digest(new.as_bytes()))),
                 Fate::Stays => {}
                 Fate::Edited => eprintln!(
                     "{} has been edited and stays; the new version has another: parley-relay unit {name}",
                     path.display()
                 ),
-                Fate::Renewed => changes.push(Change { path, old, new }),
+                Fate::Renewed => {
+                    let is_known = written.is_some();
+                    units.changes.push(Change { name, path, old: on_disk, new, is_known });
+                }
             }
         }
-        Self { changes }
+        units
     }
 
     /// Writes the new ones and has systemd read them. One that cannot be written stays, which is told.
     pub(super) async fn renew(&mut self) {
-        self.changes.retain(|Change { path, new, .. }| match storage::replace(path, MODE, new.as_bytes()) {
-            Ok(()) => true,
-            Err(error) => {
-                let (path, name) = (path.display(), path.file_name().unwrap_or_default().display());
+        self.changes.retain(|Change { name, path, new, .. }| {
+            let written = storage::replace(path, MODE, new.as_bytes());
+            if let Err(error) = &written {
+                let path = path.display();
                 eprintln!(
                     "{path} cannot be written and stays: {error}; the new version has another: parley-relay unit {name}"
                 );
-                false
             }
+            written.is_ok()
         });
+        self.record();
         self.reload().await;
+    }
+
+    /// Writes down how the units are now. Where that fails, those go back that would count as edited from then on.
+    fn record(&mut self) {
+        let Some(manifest) = &self.manifest else { return };
+        let changed = self.changes.iter().map(|change| (change.name, Sha256::digest(change.new.as_bytes())));
+        let sums: Vec<_> = self.current.iter().copied().chain(changed).collect();
+        match manifest.record(&sums) {
+            Ok(recorded) => self.recorded = recorded,
+            Err(error) => {
+                eprintln!("how the units were written cannot be written down: {error}");
+                self.changes.retain(|change| {
+                    if change.is_known {
+                        change.put_back();
+                    }
+                    !change.is_known
+                });
+            }
+        }
     }
 
     /// Puts the old ones back.
     pub(super) async fn take_back(&self) {
-        for Change { path, old, .. } in &self.changes {
-            if let Err(error) = storage::replace(path, MODE, old.as_bytes()) {
-                eprintln!("{} cannot be put back: {error}; the previous program prints it", path.display());
-            }
+        for change in &self.changes {
+            change.put_back();
+        }
+        if let (Some(manifest), true) = (&self.manifest, self.recorded) {
+            manifest.restore();
         }
         self.reload().await;
     }
 
     /// A handover keeps what the old unit gave the process; only a start shows that the new unit works.
     pub(super) fn how(&self) -> How {
-        if self.changes.iter().any(|change| change.path.ends_with(SERVICE)) {
-            How::Anew
-        } else {
-            How::Handover
-        }
+        if self.changes.iter().any(|change| change.name == SERVICE) { How::Anew } else { How::Handover }
     }
 
     async fn reload(&self) {
@@ -123,15 +167,37 @@ impl Units {
     }
 }
 
+impl Change {
+    fn put_back(&self) {
+        if let Err(error) = storage::replace(&self.path, MODE, self.old.as_bytes()) {
+            eprintln!("{} cannot be put back: {error}; the previous program prints it", self.path.display());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_unit_is_renewed_only_where_nobody_has_edited_it() {
-        assert_eq!(Fate::of("old", "old", "new"), Fate::Renewed);
-        assert_eq!(Fate::of("mine", "old", "new"), Fate::Edited);
-        assert_eq!(Fate::of("mine", "old", "old"), Fate::Stays);
-        assert_eq!(Fate::of("new", "old", "new"), Fate::Stays);
+        let fate = |on_disk, old, new| Fate::of(on_disk, None, Some(old), new);
+        assert_eq!(fate("old", "old", "new"), Fate::Renewed);
+        assert_eq!(fate("mine", "old", "new"), Fate::Edited);
+        assert_eq!(fate("mine", "old", "old"), Fate::Stays);
+        assert_eq!(fate("new", "old", "new"), Fate::Current);
+        assert_eq!(Fate::of("mine", None, None, "new"), Fate::Stays);
+    }
+
+    #[test]
+    fn a_unit_that_we_wrote_long_ago_is_renewed_whatever_the_old_program_prints() {
+        let fate = |on_disk: &str, new| Fate::of(on_disk, Some(Sha256::digest(b"older")), Some("old"), new);
+        assert_eq!(fate("older", "new"), Fate::Renewed);
+        assert_eq!(fate("older", "old"), Fate::Renewed);
+        assert_eq!(fate("new", "new"), Fate::Current);
+        assert_eq!(fate("mine", "new"), Fate::Edited);
+        assert_eq!(fate("mine", "older"), Fate::Stays);
+        // What the old program prints is somebody's own too, if we did not write it.
+        assert_eq!(fate("old", "new"), Fate::Edited);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CONFIG, INSTALL, another_program, broken_program, program, release, released, served};
+use super::{BINARY, CONFIG, INSTALL, another_program, broken_program, program, release, released, served};
 use crate::harness::Machine;
 
 const UNITS: &str = "/etc/systemd/system";
+const MANIFEST: &str = "/etc/parley-relay/installed";
 
 /// A machine that systemd runs, with a release on it, and a relay that was installed from there.
 fn installed() -> Option<Machine> {
@@ -128,6 +129,7 @@ fn release_with_another_unit(machine: &Machine, version: &str, serve: &str) {
     let text = format!(
         "#!/bin/bash\ncase $1 in\n--version) echo parley-relay {version} ;;\n\
          unit) /srv/good \"$@\" | sed s/^RestartSec=2/RestartSec=3/ ;;\n\
+         update) exec /srv/good \"$@\" --binary {BINARY} ;;\n\
          check | init | cert | health | upgrade) exec /srv/good \"$@\" ;;\n*) {serve} ;;\nesac\n"
     );
     release(machine, text.as_bytes());
@@ -144,8 +146,20 @@ const UPDATE: &str = "/srv/good update --binary /usr/local/bin/parley-relay --mi
 fn installed_with_good() -> Option<Machine> {
     let machine = installed()?;
     machine.copy(program(), "/srv/good");
-    machine.must("chmod 755 /srv/good");
+    machine.must("chmod 755 /srv/good && cp -r /srv/release /srv/first");
     Some(machine)
+}
+
+/// The checksums of the units in the manifest, and the names.
+fn recorded(machine: &Machine) -> String {
+    machine.must(&format!("sed -n 's/^unit \\([^ ]*\\) \\(.*\\)/\\2  \\1/p' {MANIFEST} | sort -k 2"))
+}
+
+/// Those of what is on disk.
+fn on_disk(machine: &Machine) -> String {
+    machine.must(&format!(
+        "cd {UNITS} && sha256sum parley-relay*.service parley-relay*.timer 2>/dev/null | sort -k 2; true"
+    ))
 }
 
 #[test]
@@ -153,11 +167,14 @@ fn an_update_brings_its_unit_and_one_that_is_undone_takes_it_back() {
     let Some(machine) = installed_with_good() else { return };
     let unit = format!("{UNITS}/parley-relay.service");
     let (old, fingerprint) = (machine.read(&unit), served(&machine, 443, "chat.lan"));
+    assert_eq!(recorded(&machine), on_disk(&machine));
+    let manifest = machine.read(MANIFEST);
     release_with_another_unit(&machine, "98.0.0", "exit 1");
     for update in [UPDATE.to_owned(), format!("{INSTALL} update --yes --wait 3")] {
         let ran = machine.run(&update);
         assert_ne!(ran.code, Some(0), "{}", ran.text);
         assert_eq!(machine.read(&unit), old, "{}", ran.text);
+        assert_eq!(machine.read(MANIFEST), manifest, "{}", ran.text);
         assert_eq!(show(&machine, "RestartUSec"), "2s");
         until(&machine, "systemctl is-active --quiet parley-relay");
         assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
@@ -171,17 +188,70 @@ fn an_update_brings_its_unit_and_one_that_is_undone_takes_it_back() {
         (show(&machine, "RestartUSec"), show(&machine, "NeedDaemonReload")),
         ("3s".into(), "no".into())
     );
+    assert_eq!(recorded(&machine), on_disk(&machine));
     assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
 }
 
 #[test]
-fn the_update_that_the_timer_starts_may_write_the_unit_too() {
+fn the_update_that_the_timer_starts_may_write_the_unit_and_the_note_of_it_too() {
     let Some(machine) = installed_with_good() else { return };
     machine.must(&format!("{INSTALL} modify --yes --updates weekly"));
     machine.must("echo MIRROR_BASE_URL=/srv/release >/etc/parley-relay/update.env");
+    let start = "systemctl start parley-relay-update.service || { journalctl --no-pager -n 20; exit 1; }";
+    // Where the note cannot be written, the unit stays: it would count as edited from then on.
+    let read_only = "/run/systemd/system/parley-relay-update.service.d";
+    machine.must(&format!(
+        "mkdir -p {read_only} && printf '[Service]\\nReadOnlyPaths=/etc/parley-relay\\n' >{read_only}/a.conf \
+         && systemctl daemon-reload"
+    ));
+    let manifest = machine.read(MANIFEST);
+    release_with_another_unit(&machine, "98.0.0", SERVES);
+    machine.must(start);
+    assert_eq!((show(&machine, "RestartUSec"), machine.read(MANIFEST)), ("2s".into(), manifest));
+    assert_eq!(machine.must(&format!("{BINARY} --version")), "parley-relay 98.0.0\n");
+
+    // An older install has no such note.
+    machine.must(&format!("rm -r {read_only} && systemctl daemon-reload"));
     release_with_another_unit(&machine, "99.0.0", SERVES);
-    machine.must("systemctl start parley-relay-update.service || { journalctl --no-pager -n 20; exit 1; }");
+    machine.must(start);
     assert_eq!(show(&machine, "RestartUSec"), "3s");
+    assert_eq!(recorded(&machine), on_disk(&machine));
+}
+
+#[test]
+fn a_unit_that_we_wrote_is_renewed_though_the_program_on_disk_prints_another() {
+    let Some(machine) = installed_with_good() else { return };
+    let unit = format!("{UNITS}/parley-relay.service");
+    let old = machine.read(&unit);
+    // Somebody copies a program by hand, and its unit not.
+    let by_hand = "#!/bin/bash\ncase $1 in\nunit) /srv/good \"$@\" | sed s/^RestartSec=2/RestartSec=5/ ;;\n\
+        *) exec /srv/good \"$@\" ;;\nesac\n";
+    for update in [UPDATE.to_owned(), format!("{INSTALL} update --yes")] {
+        machine.must(&format!("{INSTALL} install --yes --any-version --files /srv/first"));
+        assert_eq!(machine.read(&unit), old);
+        machine.write("/usr/local/bin/.by-hand", by_hand);
+        machine.must(&format!("mv /usr/local/bin/.by-hand {BINARY}"));
+        release_with_another_unit(&machine, "99.0.0", SERVES);
+        let text = machine.must(&update);
+        assert!(!text.contains("edited"), "{text}");
+        assert_eq!(machine.read(&unit), old.replace("RestartSec=2", "RestartSec=3"), "{text}");
+        assert_eq!(recorded(&machine), on_disk(&machine));
+    }
+}
+
+#[test]
+fn in_an_older_install_what_the_old_program_prints_tells_which_unit_was_edited() {
+    let Some(machine) = installed_with_good() else { return };
+    let unit = format!("{UNITS}/parley-relay.service");
+    let old = machine.read(&unit);
+    for update in [UPDATE.to_owned(), format!("{INSTALL} update --yes")] {
+        machine.must(&format!("{INSTALL} install --yes --any-version --files /srv/first"));
+        machine.must(&format!("sed -i '/^unit /d' {MANIFEST}"));
+        release_with_another_unit(&machine, "99.0.0", SERVES);
+        machine.must(&update);
+        assert_eq!(machine.read(&unit), old.replace("RestartSec=2", "RestartSec=3"));
+        assert_eq!(recorded(&machine), on_disk(&machine));
+    }
 }
 
 #[test]
@@ -265,13 +335,29 @@ fn a_public_key_that_was_given_once_is_the_timers_too_when_its_file_is_gone() {
     };
     let kept = "/etc/parley-relay/update.pub";
     let update = "parley-relay update --mirror /srv/release --public-key";
+    let mirror = "/etc/parley-relay/update.env";
     // A key that signed nothing of what is there is not kept, nor is one that is only looked with.
     sign("a");
     assert_ne!(machine.run(&format!("{update} /root/b.pub")).code, Some(0));
     machine.must(&format!("{update} /root/a.pub --check"));
     assert!(!machine.has(kept));
+    // Neither is a mirror without a key, nor a key whose mirror the timer's updates would not see.
+    machine.must("parley-relay update --mirror /srv/release && cp -r /srv/release /root/release");
+    let text = machine.must("parley-relay update --mirror /root/release --public-key /root/a.pub");
+    assert!(text.contains("neither /root/a.pub nor the mirror is kept"), "{text}");
+    assert!(!machine.has(kept) && !machine.has(mirror));
+    // Both are, or where one of them cannot be written, neither.
+    machine.must(&format!("touch {kept} && mount --bind {kept} {kept}"));
+    let text = machine.must(&format!("{update} /root/a.pub"));
+    assert!(
+        text.contains("is not kept for later updates, nor is a mirror") && !machine.has(mirror),
+        "{text}"
+    );
+    machine.must(&format!("umount {kept} && rm {kept}"));
     let text = machine.must(&format!("{update} /root/a.pub"));
     assert!(text.contains("/root/a.pub is kept as /etc/parley-relay/update.pub"), "{text}");
+    assert!(text.contains("the mirror /srv/release is kept in /etc/parley-relay/update.env"), "{text}");
+    assert_eq!(machine.read(mirror), "MIRROR_BASE_URL=/srv/release\n");
     assert_eq!(machine.must(&format!("stat -c '%a %U' {kept} && cmp {kept} /root/a.pub")), "644 root\n");
 
     // The installer's wins over it, in an update and where nothing is fetched.

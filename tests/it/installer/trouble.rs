@@ -154,6 +154,139 @@ fn files_beside_the_script_that_others_could_have_put_there_are_not_used() {
 }
 
 #[test]
+fn a_mirror_directory_of_the_last_time_is_used_only_if_nobody_else_could_write_to_it() {
+    let Some(machine) = machine() else { return };
+    machine.must("cp -r /srv/release /srv/mirror");
+    let piped = |arguments: &str| format!("bash -s -- {arguments} --yes </srv/release/install.sh");
+    let given = "--mirror /srv/mirror";
+    machine.must(&piped(&format!("--domain chat.lan {given} --updates weekly")));
+    let using = |directory: &str| format!("Using {directory}/{}", release_name());
+    let text = machine.must(&piped("update"));
+    assert!(text.contains(&using("/srv/mirror")), "{text}");
+    for (line, undo) in [
+        ("chown 1000 /srv/mirror", "chown 0 /srv/mirror"),
+        ("chmod 666 /srv/mirror/SHA256SUMS", "chmod 644 /srv/mirror/SHA256SUMS"),
+    ] {
+        machine.must(line);
+        refused(&machine, &piped("update"), "it is not used");
+        // What is named now, or lies beside the script, comes before it.
+        for (update, directory) in [
+            (format!("{INSTALL} update --yes"), "/srv/release"),
+            (piped("update --files /srv/release"), "/srv/release"),
+            (piped(&format!("update {given}")), "/srv/mirror"),
+        ] {
+            let text = machine.must(&update);
+            assert!(text.contains(&using(directory)), "{update}\n{text}");
+        }
+        machine.must(undo);
+    }
+    machine.must("mv /srv/mirror /srv/away");
+    refused(&machine, &piped("update"), "is it mounted?");
+}
+
+#[test]
+fn a_mirror_that_automatic_updates_would_not_see_is_refused() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    machine.must("mkdir -p /home/me && ln -s /home/me /srv/link");
+    let modify =
+        |mirror: &str, updates: &str| format!("{INSTALL} modify --yes --updates {updates} --mirror {mirror}");
+    for mirror in ["/home/me", "/root/mirror", "/run/user/0", "/tmp", "/var/tmp/a", "/srv/link"] {
+        refused(
+            &machine,
+            &modify(mirror, "weekly"),
+            &format!("automatic updates do not see the mirror {mirror}"),
+        );
+    }
+    refused(&machine, &modify("'https://mirror.example/\"a'", "weekly"), "quotes");
+    machine.must(&modify("/homes", "weekly"));
+    // Nobody but this script looks there when there are none. Turned on later, they are refused too.
+    machine.must(&modify("/home/me", "off"));
+    refused(&machine, &format!("{INSTALL} modify --yes --updates weekly"), "do not see the mirror /home/me");
+    machine.must(&modify("/srv/mirror", "weekly"));
+    refused(
+        &machine,
+        &format!("{INSTALL} update --yes --mirror /home/me --files /srv/release"),
+        "--files DIR",
+    );
+}
+
+#[test]
+fn what_only_updates_read_is_no_reason_to_restart_the_relay_and_is_told() {
+    let Some(machine) = machine() else { return };
+    machine.must("cd /root && minisign -G -W -p a.pub -s a.key");
+    machine.must("cd /srv/release && minisign -S -s /root/a.key -m SHA256SUMS");
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan --updates weekly"));
+    let running = process(&machine);
+    machine.must("echo 'UPDATE_FLAGS=--proxy http://me:s3cret@127.0.0.1:1' >/etc/parley-relay/update.env");
+    for (arguments, told) in [
+        ("modify --mirror https://a.example", "update.env: updates come from https://a.example"),
+        ("install --mirror https://b.example", "update.env: updates come from https://b.example"),
+        ("update --mirror http://c.example --plain-http", "http://c.example, with --plain-http"),
+        ("install --public-key /root/a.pub", "update.pub: updates are checked with the key of /root/a.pub"),
+        ("modify --updates daily", "automatic updates: daily 04:00"),
+        ("install --update-time 05:30", "OnCalendar=*-*-* 05:30"),
+        ("install --updates off", "automatic updates: off"),
+    ] {
+        let line = format!("{INSTALL} {arguments} --yes");
+        let text = machine.must(&line);
+        let told = told.strip_prefix("OnCalendar=").unwrap_or(told);
+        assert!(text.contains("The relay stays as it is") && text.contains(told), "{line}\n{text}");
+        assert!(!text.contains("Nothing has changed") && !text.contains("s3cret"), "{line}\n{text}");
+        assert_eq!(process(&machine), running, "{line}");
+    }
+    assert!(!machine.has("/run/stub/enabled/parley-relay-update.timer"));
+    for action in ["install", "modify"] {
+        let text = machine.must(&format!("{INSTALL} {action} --yes"));
+        assert!(text.contains("Nothing has changed"), "{text}");
+    }
+}
+
+#[test]
+fn an_update_by_hand_comes_from_the_mirror_of_automatic_updates_too() {
+    let Some(mut machine) = machine() else { return };
+    let mirror = machine.serve("/srv/release").replace("127.0.0.1", "mirror.lan");
+    machine.must("echo 127.0.0.1 mirror.lan >>/etc/hosts");
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan --mirror {mirror} --plain-http"));
+    machine.copy(program(), "/srv/good");
+    let program =
+        "#!/bin/bash\ncase $1 in --version) echo parley-relay 99.0.0 ;; *) exec /srv/good \"$@\" ;; esac\n";
+    release(&machine, program.as_bytes());
+    machine.must("cd /srv/release && echo 99.0.0 >version.txt && sha256sum version.txt >>SHA256SUMS");
+    let says = format!("update.env says MIRROR_BASE_URL={mirror} --plain-http, as for automatic updates");
+
+    let check = "parley-relay update --check";
+    let ran = machine.run(check);
+    assert!(
+        ran.code == Some(1) && ran.text.contains(&says) && ran.text.contains("99.0.0 can be had"),
+        "{}",
+        ran.text
+    );
+    // What is given, and another program's updates, are not the file's.
+    for other in [
+        format!("{check} --mirror /srv/release"),
+        format!("MIRROR_BASE_URL=/srv/release {check}"),
+        "cp /usr/local/bin/parley-relay /srv/other && /srv/other update --check --proxy http://127.0.0.1:1"
+            .into(),
+    ] {
+        let ran = machine.run(&other);
+        assert!(!ran.text.contains("update.env"), "{other}\n{}", ran.text);
+    }
+    for (line, told) in [
+        ("UPDATE_FLAGS=--plain-htp", "UPDATE_FLAGS in /etc/parley-relay/update.env is not understood"),
+        ("MIRROR_BASE_URL='/srv", "line 3 of /etc/parley-relay/update.env is not understood"),
+    ] {
+        let env = "/etc/parley-relay/update.env";
+        let ran = machine.run(&format!(
+            "cp {env} /srv/env; echo \"{line}\" >>{env}; {check}; code=$?; cp /srv/env {env}; exit $code"
+        ));
+        assert!(ran.code == Some(78) && ran.text.contains(told), "{line}\n{}", ran.text);
+    }
+    let text = machine.must("parley-relay update --restart-with true");
+    assert!(text.contains(&says) && text.contains("is replaced by 99.0.0"), "{text}");
+}
+
+#[test]
 fn what_was_checked_is_what_is_installed() {
     let Some(machine) = machine() else { return };
     // As soon as the sum is known, somebody changes the file.
