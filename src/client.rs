@@ -8,16 +8,19 @@ use std::{
 use http::{HeaderMap, HeaderName, uri::Scheme};
 use ipnet::IpNet;
 
-use crate::{in_flight::Requests, metrics::Metrics};
+use crate::{in_flight::Requests, metrics::Metrics, tls::names::Names, wire::Bounds};
 
 /// What a request knows of the connection that it came on.
-#[derive(Debug)]
 pub(crate) struct Connection {
     /// Who connected, or whom a trusted proxy's PROXY header names.
     pub(crate) peer: SocketAddr,
     pub(crate) scheme: Scheme,
     pub(crate) requests: Requests,
     pub(crate) metrics: Arc<Metrics>,
+    /// How large its heads may be: HTTP/1's are read within that, HTTP/2's are held against it.
+    pub(crate) bounds: Bounds,
+    /// Those that a request over TLS may be for; `None`: whoever it names.
+    pub(crate) names: Option<Names>,
 }
 
 /// The client of one request.

@@ -49,10 +49,10 @@ use crate::{
     in_flight::Requests,
     least_rate::LeastRate,
     metrics::Metrics,
-    redirect::{self, Names},
+    redirect,
     site::Sites,
     tcp,
-    tls::challenges::ACME_TLS,
+    tls::{challenges::ACME_TLS, names::Names},
 };
 
 /// What a listener is for.
@@ -237,7 +237,12 @@ impl Service {
     }
 
     fn connection(&self, peer: SocketAddr, scheme: Scheme, requests: Requests) -> Arc<Connection> {
-        Arc::new(Connection { peer, scheme, requests, metrics: Arc::clone(&self.metrics) })
+        let names = match &self.purpose {
+            Purpose::Https { names, .. } => Some(names.clone()),
+            Purpose::Http | Purpose::Redirect { .. } => None,
+        };
+        let (metrics, bounds) = (Arc::clone(&self.metrics), self.limits.heads.bounds);
+        Arc::new(Connection { peer, scheme, requests, metrics, bounds, names })
     }
 
     async fn http1<S>(&self, stream: S, connection: Arc<Connection>, drain: CancellationToken)

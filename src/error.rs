@@ -22,6 +22,8 @@ pub(crate) enum RequestError {
     Path(PathError),
     /// The head contradicts itself; the text says how.
     Head(&'static str),
+    /// Over TLS: a host that is none of those that are served.
+    Misdirected,
     /// A method that is not let through here, and those that are.
     Method { allow: &'static str },
     /// An `Expect` other than `100-continue`.
@@ -135,6 +137,7 @@ impl RequestError {
             Self::Form(error) if error.is_file() => StatusCode::FORBIDDEN,
             Self::Form(_) => StatusCode::BAD_REQUEST,
             Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Blocked => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -162,6 +165,7 @@ impl RequestError {
             Self::Wire(Fault::Target) => "uri too long",
             Self::Wire(Fault::Size | Fault::Headers) => "request header fields too large",
             Self::Wire(Fault::Method) | Self::Method { .. } => "method not allowed",
+            Self::Misdirected => "misdirected request",
             Self::Expectation => "expectation failed",
             Self::Blocked => "forbidden",
             Self::NotFound => "not found",
@@ -183,6 +187,7 @@ impl RequestError {
             | Self::Path(_)
             | Self::Head(_)
             | Self::Method { .. }
+            | Self::Misdirected
             | Self::Expectation
             | Self::Blocked
             | Self::NotFound
@@ -229,6 +234,7 @@ impl fmt::Display for RequestError {
             Self::Body(fault) => fault.fmt(f),
             Self::Path(error) => error.fmt(f),
             Self::Head(reason) | Self::BadResponse(reason) => f.write_str(reason),
+            Self::Misdirected => f.write_str("the Host is none of the names that are served"),
             Self::Method { .. } => f.write_str("the method is not allowed here"),
             Self::Expectation => f.write_str("an expectation other than 100-continue"),
             Self::Blocked => f.write_str("blocked by a rule"),

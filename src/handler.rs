@@ -35,9 +35,10 @@ pub(crate) async fn handle(
     let client = site.trust.client(connection.peer.ip(), &connection.scheme, request.headers_mut());
     entry.client(client.address);
 
-    let answer = match (connection.requests.refused(), may_ask(site, client.address)) {
+    let refused = connection.requests.refused().or_else(|| head::beyond(connection.bounds, &request));
+    let answer = match (refused, may_ask(site, client.address)) {
         (Some(fault), _) => Err((RequestError::Wire(fault), None)),
-        (None, Ok(())) => respond(site, &client, &in_flight, request, &mut entry).await,
+        (None, Ok(())) => respond(site, (connection, &client), &in_flight, request, &mut entry).await,
         (None, Err(too_many)) => {
             connection.metrics.requests.limited.add();
             too_often(site, too_many, &request, &mut entry).map_err(|error| (error, None))
@@ -103,7 +104,7 @@ fn without_body(response: Response<Body>) -> Response<Body> {
 /// way of the place that was asked for.
 async fn respond(
     site: &Site,
-    client: &Client,
+    (connection, client): (&Connection, &Client),
     in_flight: &InFlight,
     request: Request<Incoming>,
     entry: &mut Entry,
@@ -115,6 +116,13 @@ async fn respond(
     let target = head::target(&parts).map_err(|error| (error, None))?;
     let request = Request::from_parts(parts, body);
     entry.path(|| site.redactor.target(&target));
+    if let (Some(names), Some(host)) = (&connection.names, &target.host)
+        && !names.include(host)
+        // What a proxy that we trust makes of the name is its business.
+        && !site.trust.believes(connection.peer.ip())
+    {
+        return Err((RequestError::Misdirected, Some(target)));
+    }
     let decision = site.rules.decide(request.method(), &target.path);
     entry.decided(decision.rule.map_or(Decider::Frontend, |(number, _)| Decider::Rule(number)));
 

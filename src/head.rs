@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use http::{
-    HeaderValue, Method, Response, StatusCode, Version, header,
+    HeaderValue, Method, Request, Response, StatusCode, Version, header,
     request::Parts,
     uri::{Authority, Scheme},
 };
@@ -14,6 +14,7 @@ use crate::{
     framing::one_framing,
     methods::{ALLOW, METHODS},
     path::CanonicalPath,
+    wire::{Bounds, Fault},
 };
 
 /// What a request asks for.
@@ -66,6 +67,24 @@ pub(crate) fn target(parts: &Parts) -> Result<Target, RequestError> {
     }
     let path = CanonicalPath::parse(parts.uri.path()).map_err(RequestError::Path)?;
     Ok(Target { path, query: parts.uri.query().map(Box::from), host })
+}
+
+/// What an HTTP/2 head has more of than it may: HTTP/1's are read within these bounds, and their size is h2's to keep.
+pub(crate) fn beyond<B>(bounds: Bounds, request: &Request<B>) -> Option<Fault> {
+    if request.version() != Version::HTTP_2 {
+        return None;
+    }
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    // A cookie may come in many lines, and is one header (RFC 9113 8.2.3).
+    let headers = request.headers();
+    let crumbs = headers.get_all(header::COOKIE).iter().count();
+    if target > bounds.target {
+        Some(Fault::Target)
+    } else if headers.len() - crumbs + crumbs.min(1) > bounds.headers {
+        Some(Fault::Headers)
+    } else {
+        None
+    }
 }
 
 /// What the h2 crate lets pass that RFC 9113 forbids, and that would go upstream.
@@ -137,7 +156,6 @@ fn is_host(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
 
     fn parts(version: Version, uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().version(version).uri(uri);

@@ -1,8 +1,6 @@
 //! Plain HTTP where HTTPS is meant: a redirect to a name that we serve, never to one the client made up. Below
 //! one path a CA finds the proof that it comes for (RFC 8555, section 8.3), and everybody else nothing.
 
-use std::sync::Arc;
-
 use http::{
     HeaderValue, Method, Response, StatusCode,
     header::{ALLOW, CONNECTION, CONTENT_TYPE, LOCATION},
@@ -15,32 +13,11 @@ use crate::{
     config::ServerName,
     error::RequestError,
     tls::{
-        Certificates,
         challenges::{Challenges, HTTP_PATH},
+        names::{self, Names},
     },
     wire::Fault,
 };
-
-/// The names that a client may be sent to.
-#[derive(Clone)]
-pub(crate) struct Names {
-    pub(crate) certificates: Arc<Certificates>,
-    /// Those of the config. Who asks for none of ours is sent to the first.
-    pub(crate) configured: Arc<[ServerName]>,
-}
-
-impl Names {
-    /// The URL of the first name, for people.
-    pub(crate) fn url(&self, https_port: u16) -> String {
-        let name = self.configured.first().cloned().or_else(|| self.certificates.first_name());
-        let host = name.map_or_else(|| "*".to_owned(), |name| name.to_host());
-        format!("https://{host}{}/", port_of(https_port))
-    }
-
-    fn are(&self, name: &ServerName) -> bool {
-        self.configured.contains(name) || self.certificates.is_for(name)
-    }
-}
 
 /// The answer to a plain-HTTP request: 301 for GET and HEAD, 308 for the rest, so that a POST stays one; 421
 /// where there is no name to send the client to.
@@ -56,7 +33,7 @@ pub(crate) fn answer(names: &Names, https_port: u16, parts: &Parts) -> Response<
         .or_else(|| names.configured.first().cloned())
         .or_else(|| names.certificates.first_name());
     let location = name.and_then(|name| {
-        let port = port_of(https_port);
+        let port = names::port(https_port);
         // `OPTIONS *` has none.
         let path = parts.uri.path_and_query().map(|target| target.as_str());
         let path = path.filter(|path| path.starts_with('/')).unwrap_or("/");
@@ -112,11 +89,6 @@ fn challenge(challenges: &Challenges, token: &str, method: &Method) -> Response<
     response
 }
 
-/// As it stands in a URL: 443 goes without saying.
-fn port_of(https_port: u16) -> String {
-    if https_port == 443 { String::new() } else { format!(":{https_port}") }
-}
-
 /// The name in `Host`, if it is one (attacks.md R1).
 fn asked_name(parts: &Parts) -> Option<ServerName> {
     let host: Authority = parts.headers.get(http::header::HOST)?.to_str().ok()?.parse().ok()?;
@@ -129,7 +101,8 @@ fn asked_name(parts: &Parts) -> Option<ServerName> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::UnknownNames;
+    use crate::{config::UnknownNames, tls::Certificates};
+    use std::sync::Arc;
 
     fn names(challenges: &Arc<Challenges>) -> Names {
         let served = Certificates::new(Vec::new(), None, UnknownNames::Reject, Arc::clone(challenges));

@@ -4,6 +4,7 @@ pub(crate) mod certificates;
 pub(crate) mod challenges;
 pub(crate) mod files;
 pub(crate) mod local_ca;
+pub(crate) mod names;
 pub(crate) mod temporary;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
@@ -39,7 +40,7 @@ pub(crate) fn server_config(
 ) -> ServerConfig {
     let mut config = ServerConfig::builder().with_no_client_auth().with_cert_resolver(certificates);
     // The last is a CA's that comes for a proof: `Certificates` answers it, and nothing is spoken after that.
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), ACME_TLS.to_vec()];
+    config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0", ACME_TLS].map(<[u8]>::to_vec).into();
     // Every cipher suite on offer is sound, and a phone without AES in hardware knows why it prefers ChaCha20.
     config.ignore_client_order = false;
     config.ticketer = ticketer;

@@ -95,9 +95,13 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// Threads that wait for the disk, at the most: tokio's own 512, which clients can call up with as many downloads at once,
+/// are 40 MB (measured).
+const BLOCKING: usize = 32;
+
 /// A worker for each core.
 pub(super) fn runtime() -> Result<Runtime, ExitCode> {
-    Builder::new_multi_thread().enable_all().build().map_err(|error| {
+    Builder::new_multi_thread().max_blocking_threads(BLOCKING).enable_all().build().map_err(|error| {
         tracing::error!(%error, "the runtime cannot be started");
         ExitCode::from(EXIT_INTERNAL)
     })

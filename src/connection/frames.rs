@@ -316,7 +316,8 @@ impl Frames {
     }
 
     fn ended(&mut self, kind: u8, last: u32) {
-        self.is_silly |= kind == WINDOW_UPDATE && last < SILLY_WINDOW;
+        // The first bit is reserved, and says nothing (RFC 9113 6.9).
+        self.is_silly |= kind == WINDOW_UPDATE && last & 0x7fff_ffff < SILLY_WINDOW;
         if self.block == Block::Ends {
             self.block = Block::No;
         }
@@ -469,7 +470,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn after_a_tiny_window_the_next_frames_are_read_a_moment_later() {
-        for (more, waits) in [(1, true), (255, true), (256, false), (1 << 20, false)] {
+        for (more, waits) in [(1, true), (255, true), (1 << 31 | 1, true), (256, false), (1 << 20, false)] {
             let mut frames = begun();
             let (mut ours, mut theirs) = tokio::io::duplex(256);
             let update = frame(WINDOW_UPDATE, 0, &u32::to_be_bytes(more));

@@ -16,10 +16,9 @@ use crate::{
     least_rate::LeastRate,
     metrics::Metrics,
     ports::{Had, Ports, Role, Wanted},
-    redirect::Names,
     site::{Plan, Site, Sites},
     storage::Storage,
-    tls::Predecessor,
+    tls::{Predecessor, names::Names},
     wire::Bounds,
 };
 

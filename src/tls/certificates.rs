@@ -276,8 +276,12 @@ impl Certificates {
         }
     }
 
+    /// Whether clients that name none of ours are sent away.
+    pub(crate) fn reject_unknown(&self) -> bool {
+        self.unknown_names == UnknownNames::Reject
+    }
+
     /// Whether one of the certificates is for `name`, by a wildcard too.
-    #[cfg(test)]
     pub(crate) fn serves(&self, name: &ServerName) -> bool {
         self.served.load().of_name(name).is_some()
     }

@@ -13,6 +13,7 @@ use std::{
 use tracing::{error, info};
 
 use super::{TlsError, certificates::Certificate};
+use crate::moment::moment;
 
 /// Where a chain and its key lie; both may be in one file.
 #[derive(Clone, Debug)]
@@ -98,7 +99,7 @@ impl Watch {
                 info!(
                     file = %self.pair.cert.display(),
                     fingerprint = certificate.fingerprint,
-                    expires = %certificate.not_after,
+                    expires = moment(certificate.not_after),
                     "new certificate"
                 );
                 Some(Arc::new(certificate))

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::{TlsError, certificates::Certificate};
 use crate::{
     config::ServerName,
+    moment::moment,
     storage::{Storage, StorageError},
 };
 pub(crate) use machine::Machine;
@@ -151,10 +152,14 @@ fn issue_leaf(
     if let Err(error) = storage.write(LEAF_KEY, pem.as_bytes()) {
         error!("the new certificate is not stored: {error}");
     }
-    info!(fingerprint = leaf.fingerprint, expires = %leaf.not_after, "the local CA issued a certificate");
+    info!(
+        fingerprint = leaf.fingerprint,
+        expires = moment(leaf.not_after),
+        "the local CA issued a certificate"
+    );
     if root.certificate.not_after < leaf.not_after {
         warn!(
-            expires = %root.certificate.not_after,
+            expires = moment(root.certificate.not_after),
             "the local CA's root expires soon; a new one is then made, which every device has to trust"
         );
     }

@@ -2,6 +2,7 @@
 //! budget, memory stays bounded, and another client notices nothing.
 
 use std::{
+    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -327,7 +328,9 @@ async fn a1_what_clients_ask_for_and_do_not_take_costs_little_memory() {
         within("an answer", async { while !last.next().await.expect("an answer").ends() {} }).await;
         tokio::time::sleep(SECOND).await;
         let grown = relay.rss().saturating_sub(before);
-        println!("windows of {window}: {} KiB for {CONNECTIONS} connections", grown >> 10);
+        let threads = fs::read_dir(format!("/proc/{}/task", relay.id())).unwrap().count();
+        println!("windows of {window}: {} KiB for {CONNECTIONS} connections, {threads} threads", grown >> 10);
+        assert!(threads <= 64, "{threads} threads");
         assert!(grown <= MEMORY, "windows of {window}: {grown} bytes for {CONNECTIONS} connections");
     }
 }
@@ -349,16 +352,17 @@ async fn a2_a_flood_that_does_not_heed_goaway_is_cut_off() {
     assert!(sent < 20 << 20, "{sent} bytes were taken");
 }
 
-/// The most that one address can make the relay hold, by downloads that it does not take and uploads that the backend
-/// does not take: it has to fit a machine of 512 MB, with room for Sova.
+/// The most that one address can make the relay hold, by downloads that it does not take, uploads that the backend does
+/// not take, and event streams with large heads that wait for it: it has to fit a machine of 512 MB, with room for Sova.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a1_all_the_connections_of_one_client_fit_a_small_machine() {
     // With all that it may have, and with fewer than that.
     let (connections, most) = if crate::harness::is_long() { (255, 256 << 20) } else { (48, 96 << 20) };
-    let backend = Backend::builder().on(PENDING, |_| Reply::silence()).start().await;
+    let away = |_: &_| Reply::status("503 SERVICE UNAVAILABLE");
+    let backend = Backend::builder().on(PENDING, |_| Reply::silence()).on("/held", away).start().await;
     let relay = Relay::builder()
         .self_signed()
-        .toml("[[paths]]\nprefix = \"/pending\"\naction = \"proxy\"")
+        .toml("[[paths]]\nprefix = \"/pending\"\naction = \"proxy\"\n[[paths]]\nprefix = \"/held\"\naction = \"proxy\"")
         .backend(backend.address())
         .file("site/large.bin", vec![7; 1 << 20])
         .toml("[frontend]\nmode = \"serve\"\ndirectory = \"{dir}/site\"\n[log]\nlevel = \"info\"")
@@ -380,7 +384,15 @@ async fn a1_all_the_connections_of_one_client_fit_a_small_machine() {
                 window -= LARGEST as u64;
             }
         }
-        for stream in 4..64 {
+        let events = [&request("GET", "/held")[..], &[("accept", "text/event-stream")]].concat();
+        for stream in 4..16 {
+            // A field of 3,900 bytes, once remembered (RFC 7541 6.2.1) and then four times by its index.
+            let large = [&[0x40, 1, b'x', 0x7f, 0xbd, 0x1d][..], &[b'y'; 3900]].concat();
+            let large = if stream == 4 { large } else { vec![0xbe; 4] };
+            let block = [block(&events), large].concat();
+            frames.write(&frame(HEADERS, END_HEADERS | END_STREAM, 2 * stream + 1, &block)).await;
+        }
+        for stream in 16..64 {
             frames.get(2 * stream + 1, "/large.bin").await;
         }
         held.push(frames);

@@ -9,7 +9,16 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::harness::{Backend, Client, Pki, Raw, Relay, Version, pki, raw, relay::RelayBuilder, within};
+use crate::{
+    h2_cases::headers,
+    harness::{
+        Backend, Client, Frames, Pki, Raw, Relay, Version,
+        frames::{END_STREAM, HEADERS},
+        on_h1_and_h2, pki, raw,
+        relay::RelayBuilder,
+        within,
+    },
+};
 
 const FILES: &str = "[tls]\nmode = \"files\"\ndomains = [\"localhost\"]\ncert = \"{dir}/cert.pem\"\nkey = \"{dir}/key.pem\"\nstorage = \"{dir}/storage\"";
 
@@ -250,4 +259,61 @@ async fn hsts_is_sent_where_it_is_configured() {
     let relay = Relay::builder().self_signed().start().await;
     let answer = Client::https(&relay, Version::Http2).get("/x").await;
     assert_eq!(answer.header("strict-transport-security"), None);
+}
+
+/// The status of a GET for `host` over TLS, with SNI localhost.
+async fn asked_for(relay: &Relay, version: Version, host: &str) -> u16 {
+    match version {
+        Version::Http1 => {
+            let mut raw = Raw::tls(relay).await;
+            raw.send(format!("GET /x HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+            raw::status(&raw.read_head().await)
+        }
+        Version::Http2 => {
+            let mut frames = Frames::open(relay, &[]).await;
+            let request = [(":method", "GET"), (":scheme", "https"), (":authority", host), (":path", "/x")];
+            assert!(frames.write(&headers(END_STREAM, 1, &request)).await);
+            within("an answer", async {
+                loop {
+                    let frame = frames.next().await.expect("an answer");
+                    if frame.kind == HEADERS {
+                        return frame.status();
+                    }
+                }
+            })
+            .await
+        }
+    }
+}
+
+on_h1_and_h2! {
+    async fn a_host_that_is_none_of_ours_is_misdirected_and_the_backend_does_not_hear_of_it(version) {
+        let backend = Backend::start().await;
+        let tls = "[tls]\nmode = \"self-signed\"\ndomains = [\"chat.lan\"]\nstorage = \"{dir}/storage\"";
+        let relay = Relay::builder().toml(tls).backend(backend.address()).start().await;
+        for host in ["evil.example", "chat.lan.evil.example", "192.0.2.7:443", "[2001:db8::1]"] {
+            assert_eq!(asked_for(&relay, version, host).await, 421, "{host}");
+        }
+        assert_eq!(backend.requests().len(), 0);
+        for host in ["chat.lan", "CHAT.lan:8443", "localhost", "127.0.0.1", "[::1]:443"] {
+            assert_eq!(asked_for(&relay, version, host).await, 200, "{host}");
+        }
+        // Who asks for other names to be served, and a proxy in front, know what they do.
+        for toml in ["[tls]\nunknown_names = \"default\"", "[server]\ntrusted_proxies = [\"127.0.0.0/8\"]"] {
+            let relay = Relay::builder().toml(tls).backend(backend.address()).toml(toml).start().await;
+            assert_eq!(asked_for(&relay, version, "other.example").await, 200, "{toml}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_offers_http_1_0_alone_is_served() {
+    let backend = Backend::start().await;
+    let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
+    let config = relay.tls_client(&["http/1.0"]);
+    let stream = raw::handshake(relay.https(), config, "localhost").await.expect("a handshake");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.0"[..]));
+    let mut raw = Raw::over(stream);
+    raw.send("GET /x HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
+    assert_eq!(raw::status(&raw.read_head().await), 200);
 }

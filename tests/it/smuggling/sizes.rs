@@ -1,6 +1,14 @@
 //! S13: how large a head may be.
 
 use super::lab::{Lab, SMUGGLED};
+use crate::{
+    h2_cases::{self, headers},
+    harness::{
+        Backend, Frames, Relay,
+        frames::{END_STREAM, HEADERS},
+        within,
+    },
+};
 
 fn request(target: &str, lines: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n")
@@ -55,4 +63,42 @@ async fn s13_the_sizes_are_those_of_the_config() {
     lab.takes(request(&path(1024), ""), &[200], &[&path(1024)]).await;
     let large = request("/api/v1/x", &format!("X: {}\r\n", "y".repeat(60 << 10)));
     lab.takes(large, &[200], &["/api/v1/x"]).await;
+}
+
+/// HTTP/2 has no lines to be read within these bounds; what does not fit them goes no further.
+#[tokio::test]
+async fn s13_headers_and_targets_have_the_same_largest_size_over_h2() {
+    let backend = Backend::start().await;
+    let relay = Relay::builder().self_signed().backend(backend.address()).start().await;
+    let many = |count: usize, name: &str| -> Vec<(String, String)> {
+        (0..count).map(|at| (name.replace('#', &at.to_string()), "v".to_owned())).collect()
+    };
+    let long = |length: usize| format!("/{}", "p".repeat(length - 1));
+    let cases = [
+        (many(99, "x-#"), long(2), 200),
+        (many(101, "x-#"), long(2), 431),
+        (many(200, "x"), long(2), 431),
+        // A browser splits its cookies, which are one header.
+        (many(150, "cookie"), long(2), 200),
+        (many(0, ""), long(8 << 10), 200),
+        (many(0, ""), long((8 << 10) + 1), 414),
+    ];
+    for (at, (fields, path, expected)) in cases.into_iter().enumerate() {
+        let before = backend.requests().len();
+        let mut frames = Frames::open(&relay, &[]).await;
+        let mut all: Vec<_> =
+            h2_cases::request("GET", &path).map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        all.extend(fields);
+        assert!(frames.write(&headers(END_STREAM, 1, &all)).await);
+        let status = within("an answer", async {
+            loop {
+                let frame = frames.next().await.expect("an answer");
+                if frame.kind == HEADERS {
+                    return frame.status();
+                }
+            }
+        });
+        assert_eq!(status.await, expected, "case {at}");
+        assert_eq!(backend.requests().len() - before, usize::from(expected == 200), "case {at}");
+    }
 }
