@@ -141,7 +141,12 @@ impl Cli {
             && run.config.is_none()
             && !run.flags.ask_for_tls()
         {
-            let text = format!("nothing says what to serve: give --domain or --config\n\n{EXAMPLES}\n");
+            let installed = Environment::of_process().installed_config().map_or_else(String::new, |file| {
+                let file = file.display();
+                format!("\nthere is {file}: `parley-relay --config {file}` serves it, and so does its unit, `systemctl start parley-relay`")
+            });
+            let text =
+                format!("nothing says what to serve: give --domain or --config{installed}\n\n{EXAMPLES}\n");
             return Err(clap::Error::raw(clap::error::ErrorKind::MissingRequiredArgument, text));
         }
         Ok(Self { command })

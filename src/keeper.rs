@@ -53,7 +53,7 @@ impl Keeper {
         let (source, first) = match &tls.certificates {
             CertificateSource::Files { cert, key } => {
                 let (watch, first) = Watch::open(PemPair { cert: cert.clone(), key: key.clone() })?;
-                warn_of_misfits(&first, tls, now);
+                warn_of_its_time(&first, now);
                 (Source::Files(Box::new(watch)), first)
             }
             CertificateSource::LocalCa => {
@@ -188,13 +188,8 @@ fn log_certificate(certificate: &Certificate) {
     info!(fingerprint = certificate.fingerprint, expires = moment(certificate.not_after), "certificate");
 }
 
-/// Tells what a certificate that we did not make lacks: browsers will complain, we serve it all the same.
-fn warn_of_misfits(certificate: &Certificate, tls: &config::Tls, now: OffsetDateTime) {
-    for name in &tls.names {
-        if !certificate.covers(name) {
-            warn!("the certificate is not for {name}");
-        }
-    }
+/// Tells of a certificate that we did not make: browsers will complain, we serve it all the same.
+fn warn_of_its_time(certificate: &Certificate, now: OffsetDateTime) {
     if now >= certificate.not_after {
         warn!("the certificate has expired: {}", certificate.not_after);
     } else if now < certificate.not_before {

@@ -357,8 +357,8 @@ impl BindError {
         if kind == io::ErrorKind::PermissionDenied {
             write!(
                 f,
-                "\n  ports below 1024 need a capability: run under the systemd unit \
-                 (AmbientCapabilities=CAP_NET_BIND_SERVICE),\n  or take another: {choice}{other}"
+                "\n  ports below 1024 are for root (sudo), or need a capability, as the systemd unit has it \
+                 (AmbientCapabilities=CAP_NET_BIND_SERVICE);\n  or take another: {choice}{other}"
             )?;
         } else if kind == io::ErrorKind::AddrInUse {
             write!(

@@ -13,7 +13,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::storage::{Storage, StorageError};
+use crate::{
+    storage::{Storage, StorageError},
+    tls::Predecessor,
+};
 
 const NAME: &str = "relay.json";
 /// A reason is all the faults of a config at most.
@@ -35,26 +38,42 @@ pub(crate) struct RunFile {
     directory: Storage,
     state: RunningRelay,
     owner: Owner,
+    before: Predecessor,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Owner {
     This,
+    /// It was there first, and lives.
+    Another,
     /// It writes the file when it likes: it must not be removed at that very moment.
     Successor,
 }
 
 impl RunFile {
-    /// In `directory`; nothing is written yet.
-    pub(crate) fn new(directory: &Path) -> Self {
+    /// In `directory`, in place of that of the process `before` if there is one; nothing is written yet.
+    pub(crate) fn new(directory: &Path, before: Predecessor) -> Self {
         let pid = std::process::id();
         let state =
             RunningRelay { pid, started: started(pid).unwrap_or(0), refused: 0, reason: String::new() };
-        Self { directory: Storage::at(directory), state, owner: Owner::This }
+        Self { directory: Storage::at(directory), state, owner: Owner::This, before }
     }
 
-    /// Says that this process serves.
+    /// Says that this process serves, unless another one does, which did not hand over to it.
     pub(crate) fn write(&mut self) {
+        let found = read(self.directory.path("").as_path()).ok().flatten();
+        if let Some(other) = found.filter(|found| found.pid != self.state.pid)
+            && self.before == Predecessor::None
+        {
+            self.owner = Owner::Another;
+            tracing::warn!(
+                "another relay, process {}, has this storage: `parley-relay upgrade` and `status` mean that one; \
+                 give each its own directory with --storage DIR",
+                other.pid
+            );
+            return;
+        }
+        self.owner = Owner::This;
         // A struct of numbers and a string is always JSON.
         let text = serde_json::to_vec(&self.state).unwrap_or_default();
         if let Err(error) = self.directory.write(NAME, &text) {
@@ -150,7 +169,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let found = || read(directory.path()).unwrap();
         assert!(found().is_none());
-        let mut file = RunFile::new(directory.path());
+        let mut file = RunFile::new(directory.path(), Predecessor::Running);
         file.write();
         assert_eq!(found().unwrap().pid, std::process::id());
         file.refused("why");
@@ -166,11 +185,31 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_a_relay_that_lives_is_not_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        // Another process, which is there for as long as this one.
+        let mut first = RunFile::new(directory.path(), Predecessor::None);
+        (first.state.pid, first.state.started) = (1, started(1).unwrap());
+        first.write();
+        let named = || read(directory.path()).unwrap().map(|found| found.pid);
+        let mut second = RunFile::new(directory.path(), Predecessor::None);
+        second.write();
+        second.refused("why");
+        assert_eq!(named(), Some(1));
+        drop(second);
+        assert_eq!(named(), Some(1));
+        let mut next = RunFile::new(directory.path(), Predecessor::Running);
+        next.write();
+        assert_eq!(named(), Some(std::process::id()));
+        std::mem::forget(first);
+    }
+
+    #[test]
     fn the_file_of_the_next_process_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
-        let mut file = RunFile::new(directory.path());
+        let mut file = RunFile::new(directory.path(), Predecessor::Running);
         file.write();
-        let mut next = RunFile::new(directory.path());
+        let mut next = RunFile::new(directory.path(), Predecessor::Running);
         (next.state.pid, next.state.started) = (1, started(1).unwrap());
         next.write();
         drop(file);
@@ -181,7 +220,7 @@ mod tests {
     /// A directory with the file of this process in it.
     fn written() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
-        let mut file = RunFile::new(directory.path());
+        let mut file = RunFile::new(directory.path(), Predecessor::Running);
         file.write();
         file.leave();
         directory

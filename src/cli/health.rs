@@ -100,7 +100,12 @@ fn target(arguments: &HealthArgs) -> Result<Target, ExitCode> {
     if let Some(url) = &arguments.url {
         return Ok(Target::of_url(url, arguments.with_backend));
     }
-    let config = arguments.config.clone().or_installed(&Environment::of_process());
+    let Some(config) = arguments.config.clone().if_any(&Environment::of_process()) else {
+        eprintln!(
+            "error: nothing says which relay to ask: give --url https://NAME:PORT, --config FILE, or the flags it runs with"
+        );
+        return Err(ExitCode::from(super::EXIT_USAGE));
+    };
     let loaded = config.load().map_err(|error| super::refuse(&error))?;
     Target::of_config(&loaded.config, arguments.with_backend).map_err(|error| {
         eprintln!("error: {error}");

@@ -12,6 +12,7 @@ use crate::{
     relay::{Ended, Relay, StartError, Surroundings},
     run_file::RunFile,
     systemd,
+    tls::Predecessor,
     upgrade::Handover,
 };
 
@@ -61,7 +62,8 @@ pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
         tracing::warn!("{error}");
         systemd::Manager::default()
     });
-    let run_file = Some(RunFile::new(&config.control));
+    let before = if handover.is_some() { Predecessor::Running } else { Predecessor::None };
+    let run_file = Some(RunFile::new(&config.control, before));
     let load = {
         let arguments = arguments.clone();
         Arc::new(move || arguments.load())

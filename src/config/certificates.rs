@@ -84,7 +84,14 @@ pub(super) fn tls(
         writable(&storage, raw.storage.place(), faults, warnings);
     }
     let certificates = match (mode, files) {
-        (TlsMode::Files, Some(files)) => files,
+        (TlsMode::Files, Some(files)) => {
+            if let CertificateSource::Files { cert, key } = &files
+                && let Some(text) = files::misfit(cert, key, &local)
+            {
+                warnings.push(Warning::new(text, domains_place));
+            }
+            files
+        }
         (TlsMode::Files, None) => {
             if !by_files {
                 let reason = Reason::Rule("mode `files` needs `cert` and `key`");

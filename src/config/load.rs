@@ -96,7 +96,17 @@ fn ask_sova(
     let read = read(&environment.sova, UnknownKeys::Ignore, &mut its_faults, Sova::read);
     match read.and_then(|(sova, _)| its_faults.into_result().map(|()| sova)) {
         Ok(sova) if nothing_said => sova.apply(raw),
-        Ok(sova) => sova.bound_streams(raw),
+        Ok(sova) => {
+            if sova.has_another_prefix(raw) {
+                let text = format!(
+                    "`uri_prefix` is not the one in {}: below the backend's own no rule is asked, and what they block \
+                     is not blocked",
+                    environment.sova.display()
+                );
+                warnings.push(Warning::new(text, raw.uri_prefix.place()));
+            }
+            sova.bound_streams(raw);
+        }
         Err(error) if nothing_said => {
             warnings.extend(error.into_warnings("nothing is taken over from the backend's own config"));
             return Ok(None);
@@ -773,6 +783,40 @@ error: `paths.action`: it can be `proxy`, `block` or `redirect`
                 case.load().unwrap().warnings.iter().all(|warning| !warning.text().contains("taken over"))
             );
         }
+    }
+
+    #[test]
+    fn the_backends_own_port_is_none_for_the_relay() {
+        let refused = |server: &str, url: &str| {
+            let case = Case::new(format!("version = 1\n[server]\n{server}\n[backend]\nurl = '{url}'\n"));
+            case.load()
+                .err()
+                .is_some_and(|error| error.to_string().contains("`server.port`: the backend's own port"))
+        };
+        assert!(refused("port = 42836", "http://127.0.0.1:42836"));
+        assert!(refused("port = 42836\nhost = '::'", "http://localhost:42836"));
+        assert!(!refused("port = 42836\nhost = '192.0.2.1'", "http://127.0.0.1:42836"));
+        assert!(!refused("port = 42836", "http://192.0.2.1:42836"));
+        assert!(!refused("port = 42837", "http://127.0.0.1:42836"));
+    }
+
+    #[test]
+    fn another_prefix_than_the_backends_own_is_told_and_not_shown() {
+        let told = |ours: &str, its: &str, url: &str| {
+            let case = Case::new(format!("version = 1\n{ours}\n[backend]\nurl = '{url}'\n"));
+            case.write("sova.toml", format!("{its}\n[server]\nport = 42836\n"));
+            let loaded = case.load().unwrap();
+            let all: String = loaded.warnings.iter().map(|warning| warning.render(Style::Plain)).collect();
+            assert!(!all.contains("ours") && !all.contains("its_own"), "{all}");
+            all.contains("`uri_prefix` is not the one in ")
+        };
+        let backend = "http://127.0.0.1:42836";
+        assert!(told("uri_prefix = 'ours'", "uri_prefix = 'its_own'", backend));
+        assert!(told("", "uri_prefix = 'its_own'", backend));
+        assert!(told("uri_prefix = 'ours'", "", backend));
+        assert!(!told("uri_prefix = 'same'", "uri_prefix = 'same'", backend));
+        assert!(!told("", "", backend));
+        assert!(!told("", "uri_prefix = 'its_own'", "http://127.0.0.1:42837"), "another backend");
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(crate) fn resolve(
         }
         (Setting::Given(..) | Setting::Absent | Setting::Faulty, _) => paths::default_rules(&uri_prefix),
     };
-    let host_place = server.host.place();
+    let (host_place, port_place) = (server.host.place(), server.port.place());
     let server = self::server(server, protocol, faults, &mut warnings);
     if let Some(names) = tls.as_ref().and_then(|tls| tls.domains.as_given())
         && protocol == Protocol::Https
@@ -81,6 +81,17 @@ pub(crate) fn resolve(
         warn_of_a_host_that_only_this_machine_reaches(&server, host_place, names, &mut warnings);
     }
     let upstream_proxy = self::upstream_proxy(upstream_proxy, faults);
+    if let Some(backend) = raw_backend.url.as_given().cloned().unwrap_or_default().loopback()
+        && backend.port() == server.port
+        && (server.host.is_unspecified() || server.host == *backend.ip())
+        && upstream_proxy.is_none()
+    {
+        faults.add(
+            "server.port",
+            Reason::Rule("the backend's own port: `[backend] url` leads there"),
+            port_place,
+        );
+    }
     let config = Config {
         tls: tls.filter(|_| protocol == Protocol::Https).map(|tls| {
             let surroundings = certificates::Surroundings {

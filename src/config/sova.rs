@@ -50,15 +50,25 @@ impl Sova {
     /// Fills in how many streams it bears, where it is the backend that flags or the relay's own file name: once each
     /// of its threads has a stream, it answers nobody (measured).
     pub(crate) fn bound_streams(self, raw: &mut Raw) {
-        let Server { host, port, threads, .. } = self.server;
-        let its = port.given().and_then(|port| url(host.given(), port));
-        let meant = raw.backend.url.as_given().cloned().unwrap_or_default();
-        let is_it = |its: BackendUrl| {
-            its == meant || its.loopback().is_some_and(|address| meant.loopback() == Some(address))
-        };
-        if its.is_some_and(is_it) {
-            fill_streams(raw, threads);
+        if self.is_backend_of(raw) {
+            fill_streams(raw, self.server.threads);
         }
+    }
+
+    /// Whether it is the backend that is meant, and has another prefix: below its own, no rule is asked.
+    pub(crate) fn has_another_prefix(&self, raw: &Raw) -> bool {
+        let its = self.uri_prefix.as_given().map_or("", UriPrefix::as_path);
+        let ours = raw.uri_prefix.as_given().map_or("", UriPrefix::as_path);
+        !raw.uri_prefix.is_faulty() && its != ours && self.is_backend_of(raw)
+    }
+
+    fn is_backend_of(&self, raw: &Raw) -> bool {
+        let Server { host, port, .. } = &self.server;
+        let Some(its) = port.as_given().and_then(|port| url(host.as_given().cloned(), *port)) else {
+            return false;
+        };
+        let meant = raw.backend.url.as_given().cloned().unwrap_or_default();
+        its == meant || its.loopback().is_some_and(|address| meant.loopback() == Some(address))
     }
 
     /// Fills in what neither a flag nor the relay's own file says.

@@ -326,7 +326,7 @@ impl Certificates {
         if told.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
             *told = Some(Instant::now());
             // rustls lets no name in that is none: nothing to escape.
-            info!(name, "refused a client that asked for a name that is not among the domains");
+            info!(name, "refused a client that asked for a name that no certificate is for");
         }
     }
 }

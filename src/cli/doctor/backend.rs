@@ -35,7 +35,7 @@ pub(super) async fn look(backend: &Backend, proxy: Option<&ProxyUrl>, prefix: &U
         Ok(Ok(StatusCode::NOT_FOUND)) => Finding::fault(
             "backend",
             format_args!("{url} answers, and has no /health below uri_prefix"),
-            "uri_prefix has to be the one in Sova's config.toml, letter by letter",
+            "uri_prefix has to be the one in Sova's config.toml, letter by letter; or another program listens there",
         ),
         Ok(Ok(status)) => Finding::fault(
             "backend",

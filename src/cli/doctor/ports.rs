@@ -37,7 +37,8 @@ async fn answers(target: &Target) -> Finding {
         Err(error) => Finding::fault(
             "ports",
             format_args!("{target} {error}"),
-            "what the relay says of it: journalctl -u parley-relay",
+            "it may run with another configuration than this one, or have no certificate for that name:\n\
+             systemctl reload parley-relay; what it says: parley-relay status, journalctl -u parley-relay",
         ),
     }
 }

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, fs, path::Path};
 
 use crate::{
     config::{
-        CertificateSource,
+        CertificateSource, Subject,
         error::{Faults, Reason},
         raw::{RawTls, TlsMode},
         resolve::readable,
@@ -42,6 +42,21 @@ pub(super) fn certificate_files(
         }
         (Setting::Absent | Setting::Faulty, _) | (_, Setting::Faulty) => None,
     }
+}
+
+/// What is wrong with serving these names by the certificate, if it can be read at all.
+pub(super) fn misfit(cert: &Path, key: &Path, subjects: &[Subject]) -> Option<String> {
+    let certificate = Certificate::from_pem(&fs::read(cert).ok()?, &fs::read(key).ok()?).ok()?;
+    let missing: Vec<_> = subjects.iter().filter(|subject| !certificate.is_for(subject)).collect();
+    let list = |names: Vec<String>| names.join(", ");
+    (!missing.is_empty()).then(|| {
+        format!(
+            "the certificate in {} is for {}, and not for {}: clients that ask for that are refused",
+            cert.display(),
+            list(certificate.names.iter().map(ToString::to_string).collect()),
+            list(missing.into_iter().map(ToString::to_string).collect()),
+        )
+    })
 }
 
 /// Notes a fault when the files are no certificate with its key.
@@ -139,5 +154,24 @@ mod tests {
             );
             assert_eq!(faults(TlsMode::SelfSigned, cert, key), [""; 0], "not served, not tried");
         }
+    }
+
+    #[test]
+    fn a_certificate_for_other_names_is_told_with_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let (cert, key) = (directory.path().join("cert"), directory.path().join("key"));
+        let made =
+            rcgen::generate_simple_self_signed(["a.example".to_owned(), "*.b.example".to_owned()]).unwrap();
+        fs::write(&cert, made.cert.pem()).unwrap();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let told = |names: &[&str]| {
+            let subjects: Vec<Subject> = names.iter().map(|name| name.parse().unwrap()).collect();
+            misfit(&cert, &key, &subjects)
+        };
+        assert_eq!(told(&["a.example", "x.b.example", "*.b.example"]), None);
+        let text = told(&["a.example", "c.example", "*.example"]).unwrap();
+        assert!(text.contains("is for a.example, and not for c.example, *.example:"), "{text}");
+        fs::write(&key, "").unwrap();
+        assert_eq!(told(&["c.example"]), None, "a fault of its own");
     }
 }
