@@ -19,6 +19,11 @@ readonly ACCOUNT=parley-relay
 readonly SERVICE=parley-relay.service
 readonly TIMER=parley-relay-update.timer
 readonly UPDATE_UNITS=(parley-relay-update.service "$TIMER")
+# Where systemd keeps the ports. Stopped in this order, none is left that could start the service again.
+readonly HTTPS_SOCKET=parley-relay.socket
+readonly HTTP_SOCKET=parley-relay-http.socket
+readonly SOCKETS=("$HTTP_SOCKET" "$HTTPS_SOCKET")
+readonly SOCKET_DROP_IN=parley-relay-socket.conf
 readonly LETSENCRYPT=/etc/letsencrypt/live
 readonly RELEASES=https://github.com/Parley-Chat/relay/releases/latest/download
 
@@ -56,6 +61,8 @@ Answers:
   --updates WHEN          off, hourly, daily, weekly, monthly, or a calendar expression of systemd's
                                                                           [weekly; off with local files]
   --update-time HH:MM     for daily, weekly and monthly                   [04:00]
+  --sockets yes|no        have systemd keep the ports: a restart refuses nobody, and the relay needs no
+                          capability; never asked                         [as before, or no]
   --take-over yes|no      stop and replace an older relay or nginx        [yes]
 Other users see a command line while it runs: --prefix, --upstream-proxy and --acme-proxy can also come from
 PARLEY_RELAY_URI_PREFIX, PARLEY_RELAY_UPSTREAM_PROXY and PARLEY_RELAY_ACME_PROXY in the environment.
@@ -111,7 +118,7 @@ read_flags() {
       --plain-http) plain_http=1 ;;
       --domain | --prefix | --backend | --sova | --directory | --port | --http-port | --certificate | --cert | --key | \
         --email | --dns-hook | --upstream-proxy | --acme-proxy | --frontend | --updates | --update-time | \
-        --take-over | --files | --mirror | --public-key | --wait)
+        --sockets | --take-over | --files | --mirror | --public-key | --wait)
         [ $# -ge 2 ] || usage_error "$1 needs a value"
         take_flag "${1#--}" "$2"
         shift
@@ -126,6 +133,10 @@ read_flags() {
     esac
     shift
   done
+  case ${given[sockets]:-no} in
+    yes | no) ;;
+    *) usage_error '--sockets is yes or no' ;;
+  esac
 }
 
 # What is secret can come from the environment too, by the names that `parley-relay init` has for it.
@@ -339,9 +350,9 @@ architecture() {
 # --- Undoing ---------------------------------------------------------------------------------------------------------
 
 # What is to be undone, oldest first: `restore FILE`, `remove FILE`, `rmdir DIR`, `rmtree DIR`, `account`,
-# `crontab FILE`, `unit NAME was-active was-enabled`.
+# `crontab FILE`, `disable UNIT`, `unit NAME was-active was-enabled`.
 undo=()
-work='' placed=() changed='' service_touched=''
+work='' placed=() changed='' service_touched='' taken=() sockets=() closing=()
 
 kept() { printf '%s/.%s.parley-old' "$(dirname "$1")" "$(basename "$1")"; }
 staged() { printf '%s/.%s.parley-new' "$(dirname "$1")" "$(basename "$1")"; }
@@ -383,7 +394,16 @@ place() {
   mv -f "$new" "$file" || die "$file cannot be written"
 }
 
-# place_aside FILE WHAT : the same for a file that updates read, and the relay does not: no reason to restart it. WHAT
+# take_away FILE : removes a file that is kept until the relay answers.
+take_away() {
+  [ -e "$1" ] || return 0
+  ln -f "$1" "$(kept "$1")" || die "$1 cannot be kept"
+  undo+=("restore $1")
+  rm -f "$1" || die "$1 cannot be removed"
+  changed=1
+}
+
+# place_aside FILE WHAT : as place, for a file that updates read, and the relay does not: no reason to restart it. WHAT
 # is said where nothing else has changed.
 aside=()
 place_aside() {
@@ -408,7 +428,7 @@ roll_back() {
   local index entry what units=()
   say '' >&2
   say 'Undoing everything ...' >&2
-  if [ -n "$service_touched" ]; then systemctl stop "$SERVICE" 2>/dev/null || true; fi
+  if [ -n "$service_touched" ]; then systemctl stop "${sockets[@]}" "$SERVICE" 2>/dev/null || true; fi
   for ((index = ${#undo[@]} - 1; index >= 0; index--)); do
     entry=${undo[index]}
     what=${entry#* }
@@ -419,10 +439,12 @@ roll_back() {
       rmtree\ *) rm -rf "$what" ;;
       account) userdel "$ACCOUNT" 2>/dev/null || true ;;
       crontab\ *) crontab "$what" ;;
+      disable\ *) systemctl disable --quiet "$what" ;;
       unit\ *) units=("$what" "${units[@]}") ;;
     esac || warn "this could not be undone: $entry"
   done
   systemctl daemon-reload || true
+  if [ "${#sockets[@]}" -gt 0 ]; then systemctl reset-failed "${sockets[@]}" 2>/dev/null || true; fi
   local unit active enabled
   for entry in "${units[@]}"; do
     read -r unit active enabled <<<"$entry"
@@ -458,6 +480,7 @@ commit() {
     esac
   done
   undo=()
+  if [ "${#taken[@]}" -gt 0 ]; then rmdir "$UNITS/$SERVICE.d" 2>/dev/null || true; fi
 }
 
 finish() {
@@ -465,7 +488,7 @@ finish() {
   trap - EXIT
   set +e
   rm -f "$(staged "$BINARY")" "$ETC"/.*.parley-new "$ETC"/tls/.*.parley-new "$UNITS"/.*.parley-new \
-    "$UNITS/$TIMER.d"/.*.parley-new
+    "$UNITS/$TIMER.d"/.*.parley-new "$UNITS/$SERVICE.d"/.*.parley-new
   if [ "${#undo[@]}" -gt 0 ]; then roll_back; fi
   if [ -n "$work" ]; then rm -rf "$work"; fi
   exit "$code"
@@ -777,6 +800,8 @@ ask_everything() {
   fi
   ask_frontend "$frontend_mode"
   ask_updates
+  # Not asked: what it is for means something to administrators alone.
+  answer[sockets]=$(first "${given[sockets]:-}" "$(setting sockets)" no)
 }
 
 ask_domain() {
@@ -901,7 +926,7 @@ http_port() {
     say "${given[http-port]}"
   elif [ -n "$now" ]; then
     say "$now"
-  elif is_listening 80 && ! is_active "$SERVICE" && [ "$old_port" != 80 ]; then
+  elif is_listening 80 && ! is_active "$SERVICE" && ! is_active "$HTTP_SOCKET" && [ "$old_port" != 80 ]; then
     warn 'port 80 is taken by another program: the relay does without it'
     say 0
   fi
@@ -1053,6 +1078,7 @@ write_units() {
   keep_public_key
   keep_mirror
   write_unit "$SERVICE"
+  write_sockets
   when="${answer[updates]} ${answer[update-time]:-}"
   [ "$when" = "$(setting updates) $(setting update-time)" ] || aside+=("automatic updates: $when")
   [ "${answer[updates]}" != off ] || return 0
@@ -1091,6 +1117,103 @@ keep_public_key() {
   place_aside "$UPDATE_KEY" "$UPDATE_KEY: updates are checked with the key of $public_key"
 }
 
+# unit_file UNIT : where it lies. The drop-in's name comes before those of a person, who has the last word.
+unit_file() {
+  case $1 in
+    "$SOCKET_DROP_IN") say "$UNITS/$SERVICE.d/10-socket.conf" ;;
+    *) say "$UNITS/$1" ;;
+  esac
+}
+
+# The socket units that are there, whoever wrote them.
+present_sockets() {
+  local unit
+  for unit in "${SOCKETS[@]}"; do
+    if [ -f "$UNITS/$unit" ]; then say "$unit"; fi
+  done
+}
+
+# Puts the sockets there or takes them away, as was answered: $sockets are those of the config, $closing those that
+# have to end before the service starts again.
+write_sockets() {
+  local unit http
+  if [ "${answer[sockets]}" = yes ]; then
+    refuse_sockets_by_hand
+    sockets=("$HTTPS_SOCKET")
+    http=$(redirect_port)
+    if [ "$http" != 0 ]; then sockets=("$HTTP_SOCKET" "$HTTPS_SOCKET"); fi
+    make_directory "$UNITS/$SERVICE.d"
+    for unit in "${sockets[@]}" "$SOCKET_DROP_IN"; do write_unit "$unit"; done
+  fi
+  for unit in "${SOCKETS[@]}" "$SOCKET_DROP_IN"; do
+    case " ${sockets[*]:+${sockets[*]} $SOCKET_DROP_IN} " in
+      *" $unit "*) continue ;;
+    esac
+    # What somebody has set up by hand is theirs.
+    if [ -n "$(written_sum "$unit")" ]; then take_away_unit "$unit"; fi
+  done
+}
+
+# A drop-in of somebody's that needs the sockets would outlive them.
+refuse_sockets_by_hand() {
+  local file
+  [ -z "$(written_sum "$SOCKET_DROP_IN")" ] || return 0
+  for file in "$UNITS/$SERVICE.d"/*.conf; do
+    if grep -qsF "$HTTPS_SOCKET" "$file"; then
+      die "sockets were set up by hand: $file" 'remove that file, and try again'
+    fi
+  done
+}
+
+# take_away_unit UNIT : of the sockets. What enables one has to go while the unit is there.
+take_away_unit() {
+  local file
+  file=$(unit_file "$1")
+  taken+=("$file")
+  if [ "$1" != "$SOCKET_DROP_IN" ]; then
+    closing+=("$1")
+    if is_enabled "$1"; then systemctl disable --quiet "$1" || die "$1 cannot be disabled"; fi
+  fi
+  take_away "$file"
+}
+
+# The port that redirects, as the config has it; 0 for none.
+redirect_port() {
+  if [ "${answer[certificate]}" = off ]; then
+    say 0
+  else
+    first "$(toml_value "$CONFIG" server http_port)" 80
+  fi
+}
+
+# listen_stream PORT : where the relay would listen by itself, as systemd writes it.
+listen_stream() {
+  local host
+  [[ $1 =~ ^[1-9][0-9]*$ ]] || die "systemd cannot keep a port that is not known before: $1" \
+    'give it as a number: --port, --http-port; or --sockets no'
+  host=$(toml_value "$CONFIG" server host)
+  # SECURITY: plain HTTP, for a proxy on this machine, is not for others.
+  if [ -z "$host" ] && [ "${answer[certificate]}" = off ]; then host=127.0.0.1; fi
+  case $host in
+    '' | ::) say "$1" ;;
+    *) say "$(bracketed "$host"):$1" ;;
+  esac
+}
+
+# print_unit UNIT : as the new program has it, sockets with the ports of the config.
+print_unit() {
+  local stream
+  case $1 in
+    "$HTTPS_SOCKET") stream=$(listen_stream "${answer[port]}") || exit ;;
+    "$HTTP_SOCKET") stream=$(listen_stream "$(redirect_port)") || exit ;;
+    *)
+      "$new" unit "$1"
+      return
+      ;;
+  esac
+  "$new" unit "$1" | sed "s/^ListenStream=.*/ListenStream=$stream/"
+}
+
 place_program() {
   place "$BINARY" 755 root
   new=$BINARY
@@ -1098,15 +1221,22 @@ place_program() {
 
 declare -A unit_sums=()
 write_unit() {
-  local file=$UNITS/$1
-  "$new" unit "$1" >"$(staged "$file")" || die "$file cannot be written"
+  local file was_changed=$changed
+  file=$(unit_file "$1")
+  print_unit "$1" >"$(staged "$file")" || die "$file cannot be written"
   if is_edited "$1"; then
     if is_another "$1"; then note "$file has been edited and stays; the new version has another: parley-relay unit $1"; fi
     rm -f "$(staged "$file")"
     return
   fi
   case $1 in
-    "$SERVICE") place "$file" 644 root ;;
+    "$SERVICE" | "$SOCKET_DROP_IN") place "$file" 644 root ;;
+    *.socket)
+      changed=''
+      place "$file" 644 root
+      if [ -n "$changed" ]; then closing+=("$1"); fi
+      changed=$changed$was_changed
+      ;;
     *) place_aside "$file" "$file is that of $version" ;;
   esac
   unit_sums[$1]=$(sha256 "$file")
@@ -1131,7 +1261,8 @@ written_sum() {
 
 # is_edited UNIT : whether what is on disk is somebody's own.
 is_edited() {
-  local file=$UNITS/$1 written
+  local file written
+  file=$(unit_file "$1")
   [ -n "$updating" ] && [ -f "$file" ] || return 1
   ! cmp -s "$file" "$(staged "$file")" || return 1
   written=$(written_sum "$1")
@@ -1146,9 +1277,9 @@ is_another() {
   local written
   written=$(written_sum "$1")
   if [ -z "$written" ]; then
-    if cmp -s "$(staged "$UNITS/$1")" "$work/$1"; then return 1; else return 0; fi
+    if cmp -s "$(staged "$(unit_file "$1")")" "$work/$1"; then return 1; else return 0; fi
   fi
-  [ "$(sha256 "$(staged "$UNITS/$1")")" != "$written" ]
+  [ "$(sha256 "$(staged "$(unit_file "$1")")")" != "$written" ]
 }
 
 # The schedule as systemd's calendar expression.
@@ -1172,18 +1303,18 @@ write_manifest() {
   local file unit sum was_changed=$changed
   {
     say '# What install.sh has put on this machine, and the answers that are not in config.toml.'
-    for file in directory updates update-time; do
+    for file in directory updates update-time sockets; do
       if [ -n "${answer[$file]:-}" ]; then say "$file=${answer[$file]}"; fi
     done
     # What was last written by us: what is on disk and is another has been edited.
-    for unit in "$SERVICE" "${UPDATE_UNITS[@]}"; do
+    for unit in "$SERVICE" "${UPDATE_UNITS[@]}" "${sockets[@]}" ${sockets:+"$SOCKET_DROP_IN"}; do
       sum=${unit_sums[$unit]:-$(written_sum "$unit")}
       if [ -n "$sum" ]; then say "unit $unit $sum"; fi
     done
     {
       printf 'file %s\n' "${placed[@]}" "$MANIFEST"
       if [ -r "$MANIFEST" ]; then grep '^file ' "$MANIFEST"; fi
-    } | sort -u
+    } | sort -u | grep -vxF "$(printf 'file %s\n' "${taken[@]}")"
   } >"$(staged "$MANIFEST")" || die "$MANIFEST cannot be written"
   place "$MANIFEST" 644 root
   # It is no reason to restart anything.
@@ -1284,10 +1415,18 @@ bracketed() {
 
 # Starts or restarts the service, and waits until it answers.
 start_service() {
-  local second
+  local second unit
   service_touched=1
   systemctl daemon-reload || die 'systemd does not take the units'
-  systemctl enable --quiet "$SERVICE" || die "$SERVICE cannot be enabled"
+  for unit in "${sockets[@]}" "$SERVICE"; do
+    is_enabled "$unit" || undo+=("disable $unit")
+    systemctl enable --quiet "$unit" || die "$unit cannot be enabled"
+  done
+  # A socket that listens elsewhere from now on. One that goes leaves its port to the relay that still runs, so that
+  # it is not refused for longer than the restart takes; then the service, which stops first, starts its sockets.
+  for unit in "${closing[@]}"; do
+    if is_active "$unit"; then systemctl stop "$unit" || die "$unit cannot be stopped"; fi
+  done
   # Not waited for: systemd gives a program that never gets ready more time than --wait says.
   systemctl restart --no-block "$SERVICE" || failed_to_answer
   for ((second = 0; second < wait_for; second++)); do
@@ -1299,7 +1438,7 @@ start_service() {
 
 failed_to_answer() {
   say '' >&2
-  if command -v journalctl >/dev/null; then journalctl --no-pager -q -n 15 -u "$SERVICE" >&2 || true; fi
+  if command -v journalctl >/dev/null; then journalctl --no-pager -q -n 15 -u "$SERVICE" -u "$HTTPS_SOCKET" -u "$HTTP_SOCKET" >&2 || true; fi
   die "the relay does not answer on port ${answer[port]}" "its log: journalctl -u $SERVICE"
 }
 
@@ -1361,7 +1500,7 @@ do_install() {
   take_over_certificate
   order_by_dns
   for unit in "${old_units[@]}"; do retire "$unit"; done
-  if ! is_active "$SERVICE"; then check_ports; fi
+  if ! is_active "$SERVICE" && ! is_active "$HTTPS_SOCKET"; then check_ports; fi
   undo_service_state
   place_program
   write_units
@@ -1391,13 +1530,16 @@ tell_unchanged() {
   systemctl daemon-reload || warn 'systemd has not read the units anew: systemctl daemon-reload'
 }
 
-# The service's own state, to go back to. Of a service that is new it is undone with its unit.
+# The state of the service and its sockets, to go back to. Of a service that is new it is undone with its unit.
 undo_service_state() {
-  local active=no enabled=no
+  local unit active enabled
   is_installed || return 0
-  if is_active "$SERVICE"; then active=yes; fi
-  if is_enabled "$SERVICE"; then enabled=yes; fi
-  undo+=("unit $SERVICE $active $enabled")
+  for unit in $(present_sockets) "$SERVICE"; do
+    active=no enabled=no
+    if is_active "$unit"; then active=yes; fi
+    if is_enabled "$unit"; then enabled=yes; fi
+    undo+=("unit $unit $active $enabled")
+  done
 }
 
 do_modify() {
@@ -1455,15 +1597,19 @@ do_update() {
 # The answers of the last time, for an action that asks nothing.
 recall() {
   local name
-  for name in directory updates update-time; do answer[$name]=$(setting "$name"); done
+  for name in directory updates update-time sockets; do answer[$name]=$(setting "$name"); done
   answer[updates]=${answer[updates]:-off}
-  answer[port]=$(first "$(present server port)" 443)
+  answer[sockets]=${answer[sockets]:-no}
   answer[certificate]=$(present_mode)
+  case ${answer[certificate]} in
+    off) answer[port]=$(first "$(present server port)" 7861) ;;
+    *) answer[port]=$(first "$(present server port)" 443) ;;
+  esac
   read -r -a domains <<<"$(first "$(present tls domains)" localhost)"
 }
 
 do_uninstall() {
-  local file directory
+  local file directory units=("$TIMER")
   is_installed || die 'the relay is not installed'
   directory=$(setting directory)
   if ! confirm 'Remove the relay from this machine?' "${assume_yes:+yes}"; then
@@ -1473,10 +1619,11 @@ do_uninstall() {
   if [ -z "$purge" ] && [ -z "$assume_yes" ] && confirm "Remove its config and certificates too ($ETC, $STORAGE)?" no; then
     purge=1
   fi
-  for file in "$TIMER" "$SERVICE"; do
-    systemctl stop "$file" 2>/dev/null || true
-    systemctl disable --quiet "$file" 2>/dev/null || true
+  for file in "${SOCKETS[@]}"; do
+    if [ -n "$(written_sum "$file")" ]; then units+=("$file"); fi
   done
+  for file in "${units[@]}" "$SERVICE"; do systemctl disable --quiet "$file" 2>/dev/null || true; done
+  systemctl stop "${units[@]}" "$SERVICE" 2>/dev/null || true
   while read -r file; do
     case $file in
       "$ETC"/*) [ -n "$purge" ] || [ "$file" = "$MANIFEST" ] || continue ;;
@@ -1485,6 +1632,7 @@ do_uninstall() {
   done < <(sed -n 's/^file //p' "$MANIFEST")
   rm -f "$BINARY.previous"
   rmdir "$UNITS/$TIMER.d" 2>/dev/null || true
+  rmdir "$UNITS/$SERVICE.d" 2>/dev/null || true
   systemctl daemon-reload || true
   if [ -n "$purge" ]; then
     rm -rf "$STORAGE"

@@ -214,7 +214,7 @@ async fn update(
     };
     program.replace(staged)?;
     units.renew().await;
-    match service.restart(Which::New, units.how()).await {
+    match service.restart(Which::New, &units.how()).await {
         Ok(restarted) => Ok(Outcome::Updated { installed, offered, restarted, previous: program.previous() }),
         // It cannot be told whether the new program is to blame, and it may be the one that mends this.
         Err(reason) if !was_well => Err(UpdateError::StillUnwell { version: offered, reason }),
@@ -225,7 +225,7 @@ async fn update(
                 let back = if goes_on {
                     Ok(())
                 } else {
-                    service.restart(Which::Previous, units.how()).await.map(drop)
+                    service.restart(Which::Previous, &units.how()).await.map(drop)
                 };
                 Err(UpdateError::RolledBack { version: offered, reason, back })
             }

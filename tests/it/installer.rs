@@ -215,6 +215,57 @@ fn uninstall_removes_what_was_installed_and_nothing_else() {
 }
 
 #[test]
+fn sockets_have_the_ports_and_the_host_of_the_config_and_are_asked_for_once() {
+    let Some(machine) = machine() else { return };
+    let before = machine.files();
+    let [https, http, drop_in] =
+        ["parley-relay.socket", "parley-relay-http.socket", "parley-relay.service.d/10-socket.conf"]
+            .map(|name| format!("/etc/systemd/system/{name}"));
+    let ports = || {
+        [&https, &http].map(|file| {
+            let line = format!("sed -n 's/^ListenStream=//p' {file} 2>/dev/null; true");
+            machine.must(&line).trim().to_owned()
+        })
+    };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan --sockets yes --http-port 8080"));
+    assert_eq!(ports(), ["443", "8080"]);
+    assert_eq!(machine.must(&format!("parley-relay unit parley-relay-socket.conf | cmp - {drop_in}")), "");
+    // Each is enabled before the service is started, which starts them.
+    let log = machine.read("/run/stub/log");
+    let at = |call: &str| log.find(call).unwrap_or_else(|| panic!("{call}\n{log}"));
+    let start = at("restart --no-block parley-relay.service");
+    for unit in ["parley-relay.socket", "parley-relay-http.socket", "parley-relay.service"] {
+        assert!(at(&format!("enable --quiet {unit}")) < start, "{log}");
+    }
+    assert!(at("daemon-reload") < start, "{log}");
+
+    machine.must(&format!("sed -i 's/^http_port = .*/&\\nhost = \"127.0.0.1\"/' {CONFIG}"));
+    release(&machine, &another_program());
+    machine.must(&format!("{INSTALL} update --yes"));
+    assert_eq!(ports(), ["127.0.0.1:443", "127.0.0.1:8080"]);
+    machine.must(&format!("sed -i 's/^host = .*/host = \"::1\"/' {CONFIG}"));
+    machine.must(&format!("{INSTALL} modify --yes --port 8443"));
+    assert_eq!(ports(), ["[::1]:8443", "[::1]:8080"]);
+    let ran = machine.run(&format!("{INSTALL} modify --yes --port auto"));
+    assert!(ran.code == Some(1), "{}", ran.text);
+    machine.must(&format!("{INSTALL} modify --yes --http-port 0"));
+    assert_eq!(ports(), ["[::1]:8443", ""]);
+    machine.must(&format!("{INSTALL} modify --yes --sockets no"));
+    assert!(!machine.has(&https) && !machine.has(&drop_in));
+    for unit in ["parley-relay.socket", "parley-relay-http.socket"] {
+        assert!(!machine.has(&format!("/run/stub/enabled/{unit}")), "{unit}");
+    }
+    machine.must(&format!("{INSTALL} uninstall --yes --purge"));
+
+    // Plain HTTP is for a proxy on this machine.
+    machine.must(&format!("{INSTALL} --yes --certificate off --sockets yes"));
+    assert_eq!(ports(), ["127.0.0.1:7861", ""]);
+    let text = machine.must(&format!("{INSTALL} uninstall --yes --purge"));
+    machine.assert_files(&before, &text);
+    assert_eq!(machine.run(&format!("{INSTALL} --sockets maybe")).code, Some(64));
+}
+
+#[test]
 fn a_front_end_that_the_service_cannot_read_is_told() {
     let Some(machine) = machine() else { return };
     machine.must("mkdir -p /srv/mura /home/me/mura && touch /srv/mura/index.html /home/me/mura/index.html");

@@ -50,12 +50,15 @@ pub(super) enum Which {
 }
 
 /// How systemd's relay comes to run another program.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Eq, PartialEq)]
 pub(super) enum How {
     /// By itself, and so that nobody notices.
     Handover,
     /// By a start, as its unit says.
-    Anew,
+    Anew {
+        /// The units of sockets that are other ones now.
+        sockets: Vec<&'static str>,
+    },
 }
 
 /// What makes the relay run another program.
@@ -96,14 +99,23 @@ impl Service {
     }
 
     /// Has it run `which` and waits until it is well, and stays so for a while.
-    pub(super) async fn restart(&self, which: Which, how: How) -> Result<Restarted, ServiceError> {
+    pub(super) async fn restart(&self, which: Which, how: &How) -> Result<Restarted, ServiceError> {
         let Some(restart) = &self.restart else {
             return Ok(Restarted::No);
         };
         match restart {
             Restart::Command(text) => run(Command::new("sh").arg("-c").arg(text), text).await?,
-            Restart::Unit { .. } if how == How::Anew => restart_anew().await?,
-            Restart::Unit { program, config } => restart_unit(program, config.as_deref(), which).await?,
+            Restart::Unit { program, config } => match how {
+                How::Anew { sockets } => {
+                    // The start of the service starts them again: none can be while it runs.
+                    if !sockets.is_empty() {
+                        let mut stop = Command::new("systemctl");
+                        run(stop.arg("stop").args(sockets), "systemctl stop of the sockets").await?;
+                    }
+                    restart_anew().await?;
+                }
+                How::Handover => restart_unit(program, config.as_deref(), which).await?,
+            },
         }
         match &self.target {
             Some(target) => becomes_well(target, self.well_within).await.map(|()| Restarted::Well),

@@ -2,7 +2,7 @@
 //!
 //! One that nobody has edited becomes what the new program prints; one that somebody has edited stays. The manifest's
 //! checksum tells which is which, and in an install that has none, what the old program prints. Drop-ins are the
-//! machine's own.
+//! machine's own, but for the one that install.sh writes for sockets.
 
 use std::{
     fs,
@@ -22,6 +22,9 @@ const DIRECTORY: &str = "/etc/systemd/system";
 const SERVICE: &str = "parley-relay.service";
 /// Those that install.sh writes.
 const NAMES: [&str; 3] = [SERVICE, "parley-relay-update.service", "parley-relay-update.timer"];
+/// Those that it writes with `--sockets yes`. What is not in the manifest was set up by hand.
+const SOCKETS: [&str; 2] = ["parley-relay-http.socket", "parley-relay.socket"];
+const SOCKET_DROP_IN: &str = "parley-relay-socket.conf";
 
 /// Everybody may read units.
 const MODE: u32 = 0o644;
@@ -84,11 +87,15 @@ impl Units {
     /// has another.
     pub(super) async fn of(old: &Path, new: &Path) -> Self {
         let mut units = Self { manifest: Manifest::read(), ..Self::default() };
-        for name in NAMES {
-            let path = Path::new(DIRECTORY).join(name);
+        for name in NAMES.into_iter().chain(SOCKETS).chain([SOCKET_DROP_IN]) {
+            let written = units.manifest.as_ref().and_then(|manifest| manifest.sum(name));
+            if written.is_none() && !NAMES.contains(&name) {
+                continue;
+            }
+            let path = path(name);
             let Ok(on_disk) = fs::read_to_string(&path) else { continue };
             let Some(new) = program::unit(new, name).await else { continue };
-            let written = units.manifest.as_ref().and_then(|manifest| manifest.sum(name));
+            let new = listening_as(&new, &on_disk);
             let old = if written.is_none() { program::unit(old, name).await } else { None };
             match Fate::of(&on_disk, written, old.as_deref(), &new) {
                 Fate::Current => units.current.push((name, Sha256::digest(new.as_bytes()))),
@@ -154,7 +161,13 @@ impl Units {
 
     /// A handover keeps what the old unit gave the process; only a start shows that the new unit works.
     pub(super) fn how(&self) -> How {
-        if self.changes.iter().any(|change| change.name == SERVICE) { How::Anew } else { How::Handover }
+        let changes = |name: &str| self.changes.iter().any(|change| change.name == name);
+        let sockets: Vec<_> = SOCKETS.into_iter().filter(|name| changes(name)).collect();
+        if changes(SERVICE) || changes(SOCKET_DROP_IN) || !sockets.is_empty() {
+            How::Anew { sockets }
+        } else {
+            How::Handover
+        }
     }
 
     async fn reload(&self) {
@@ -165,6 +178,24 @@ impl Units {
             eprintln!("systemd has not read the units anew: {error}");
         }
     }
+}
+
+/// Where install.sh puts a unit.
+fn path(name: &str) -> PathBuf {
+    let directory = Path::new(DIRECTORY);
+    if name == SOCKET_DROP_IN {
+        directory.join(format!("{SERVICE}.d/10-socket.conf"))
+    } else {
+        directory.join(name)
+    }
+}
+
+/// The new unit with the ports of the one on disk, which are the machine's.
+fn listening_as(new: &str, on_disk: &str) -> String {
+    let is_port = |line: &&str| line.starts_with("ListenStream=");
+    let Some(port) = on_disk.lines().find(is_port) else { return new.to_owned() };
+    let lines = new.lines().map(|line| if is_port(&line) { port } else { line });
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 impl Change {
@@ -187,6 +218,14 @@ mod tests {
         assert_eq!(fate("mine", "old", "old"), Fate::Stays);
         assert_eq!(fate("new", "old", "new"), Fate::Current);
         assert_eq!(Fate::of("mine", None, None, "new"), Fate::Stays);
+    }
+
+    #[test]
+    fn a_new_socket_has_the_port_of_the_machine() {
+        let new = "[Socket]\nListenStream=443\nBacklog=2\n";
+        let on_disk = "[Socket]\nListenStream=127.0.0.1:8443\nBacklog=1\n";
+        assert_eq!(listening_as(new, on_disk), "[Socket]\nListenStream=127.0.0.1:8443\nBacklog=2\n");
+        assert_eq!(listening_as("[Service]\n", "[Service]\nUser=a\n"), "[Service]\n");
     }
 
     #[test]

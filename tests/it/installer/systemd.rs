@@ -18,8 +18,40 @@ fn installed() -> Option<Machine> {
 
 /// A property of the service.
 fn show(machine: &Machine, property: &str) -> String {
-    let line = format!("systemctl show --value --property {property} parley-relay.service");
-    machine.must(&line).trim().to_owned()
+    show_of(machine, "parley-relay.service", property)
+}
+
+fn show_of(machine: &Machine, unit: &str, property: &str) -> String {
+    machine.must(&format!("systemctl show --value --property {property} {unit}")).trim().to_owned()
+}
+
+/// Whether units are there, run and start at boot: of the HTTPS socket, the HTTP socket and the service.
+fn states(machine: &Machine) -> [String; 3] {
+    ["parley-relay.socket", "parley-relay-http.socket", "parley-relay.service"].map(|unit| {
+        let [load, active, enabled] =
+            ["LoadState", "ActiveState", "UnitFileState"].map(|property| show_of(machine, unit, property));
+        format!("{load} {active} {enabled}").trim().to_owned()
+    })
+}
+
+const UP: &str = "loaded active enabled";
+const GONE: &str = "not-found inactive";
+
+/// What lies among systemd's units and in the relay's own directory, with checksums, links too.
+fn put_there(machine: &Machine) -> String {
+    machine.must(
+        "find /etc/systemd /etc/parley-relay \\( -type f -exec sha256sum {} + \\) -o -print 2>/dev/null | sort; true",
+    )
+}
+
+/// Asserts that a restart refuses nobody who asks at 443.
+#[track_caller]
+fn refuses_nobody_in_a_restart(machine: &Machine) {
+    // While it is down, the socket takes the connection, which is answered when it is up again.
+    let ask = "openssl s_client -connect 127.0.0.1:443 -servername chat.lan </dev/null 2>/dev/null";
+    machine.must(&format!(
+        "systemctl restart parley-relay & for try in 1 2 3 4 5 6 7 8; do {ask} | grep -q 'BEGIN CERT' || exit 1; done; wait"
+    ));
 }
 
 /// Waits until `line` succeeds.
@@ -79,13 +111,183 @@ fn behind_sockets_the_service_has_no_capability_and_a_restart_refuses_nobody() {
         "{status}"
     );
     let fingerprint = served(&machine, 443, "chat.lan");
-    // While it is down, the socket takes the connection, which is answered when it is up again.
-    let ask = "openssl s_client -connect 127.0.0.1:443 -servername chat.lan </dev/null 2>/dev/null";
-    machine.must(&format!(
-        "systemctl restart parley-relay & for try in 1 2 3 4 5 6 7 8; do {ask} | grep -q 'BEGIN CERT' || exit 1; done; wait"
-    ));
+    refuses_nobody_in_a_restart(&machine);
     assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
     assert!(machine.must("wget -S --max-redirect 0 http://127.0.0.1/ 2>&1 || true").contains(" 301 "));
+
+    // What was set up by hand is left alone by whoever is not told of sockets.
+    let before = put_there(&machine);
+    release(&machine, &another_program());
+    machine.must(&format!("{INSTALL} update --yes && {INSTALL} modify --yes && {INSTALL} --yes"));
+    assert_eq!(put_there(&machine), before);
+    assert_eq!(states(&machine), [UP, UP, UP]);
+    // Whoever is told of them takes over the sockets, and not the drop-in.
+    let modify = format!("{INSTALL} modify --yes --sockets");
+    let ran = machine.run(&format!("{modify} yes"));
+    assert!(ran.code == Some(1) && ran.text.contains(&format!("{drop_in}/socket.conf")), "{}", ran.text);
+    assert_eq!((put_there(&machine), states(&machine)), (before, [UP, UP, UP].map(str::to_owned)));
+    machine.must(&format!("rm {drop_in}/socket.conf && {modify} yes"));
+    assert_eq!((recorded(&machine), states(&machine)), (on_disk(&machine), [UP, UP, UP].map(str::to_owned)));
+    machine.must(&format!("{modify} no"));
+    assert_eq!(states(&machine), [GONE, GONE, UP]);
+    assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
+}
+
+#[test]
+fn sockets_are_installed_changed_and_taken_away_again() {
+    let Some(machine) = Machine::boot("1g") else { return };
+    released(&machine);
+    let before = put_there(&machine);
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan --sockets yes"));
+    assert_eq!(states(&machine), [UP, UP, UP]);
+    assert_eq!(recorded(&machine), on_disk(&machine));
+    let fingerprint = served(&machine, 443, "chat.lan");
+    let capabilities = || {
+        let status = machine.must(&format!("cat /proc/{}/status", show(&machine, "MainPID")));
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+        u64::from_str_radix(line.unwrap(), 16).unwrap()
+    };
+    assert_eq!(capabilities(), 0);
+    refuses_nobody_in_a_restart(&machine);
+    assert!(machine.must("wget -S --max-redirect 0 http://127.0.0.1/ 2>&1 || true").contains(" 301 "));
+    let (there, running) = (put_there(&machine), show(&machine, "MainPID"));
+    for action in ["install", "modify"] {
+        let text = machine.must(&format!("{INSTALL} {action} --yes"));
+        assert!(text.contains("Nothing has changed"), "{text}");
+    }
+    assert_eq!((put_there(&machine), show(&machine, "MainPID")), (there, running));
+
+    // Each port by itself, and both; one that is not wanted any more.
+    for (flags, port, http_port) in [
+        ("--port 8443", 8443, 80),
+        ("--http-port 8080", 8443, 8080),
+        ("--port 443 --http-port 80", 443, 80),
+        ("--http-port 0", 443, 0),
+        ("--http-port 8080", 443, 8080),
+    ] {
+        machine.must(&format!("{INSTALL} modify --yes {flags}"));
+        let http = if http_port == 0 { GONE } else { UP };
+        assert_eq!(states(&machine), [UP, http, UP], "{flags}");
+        assert_eq!(served(&machine, port, "chat.lan"), fingerprint, "{flags}");
+        let listening =
+            machine.must("cat /proc/net/tcp6 | awk '$4 == \"0A\" { sub(/.*:/, \"\", $2); print $2 }'");
+        let mut listening: Vec<_> =
+            listening.lines().map(|port| u16::from_str_radix(port, 16).unwrap()).collect();
+        listening.sort_unstable();
+        let mut wanted = vec![port, http_port];
+        wanted.retain(|port| *port != 0);
+        wanted.sort_unstable();
+        assert_eq!(listening, wanted, "{flags}");
+        assert_eq!(recorded(&machine), on_disk(&machine));
+    }
+
+    machine.must(&format!("{INSTALL} modify --yes --sockets no"));
+    assert_eq!(states(&machine), [GONE, GONE, UP]);
+    assert_eq!((capabilities(), served(&machine, 443, "chat.lan")), (1 << 10, fingerprint.clone()));
+    assert!(!machine.has(&format!("{UNITS}/parley-relay.service.d")));
+    assert_eq!(recorded(&machine), on_disk(&machine));
+    assert!(!machine.read(MANIFEST).contains("socket.conf"));
+
+    machine.must(&format!("{INSTALL} modify --yes --sockets yes"));
+    assert_eq!(states(&machine), [UP, UP, UP]);
+    assert_eq!((capabilities(), served(&machine, 443, "chat.lan")), (0, fingerprint));
+    machine.must(&format!("{INSTALL} uninstall --yes --purge"));
+    assert_eq!(states(&machine), [GONE, GONE, GONE]);
+    assert_eq!(put_there(&machine), before);
+}
+
+#[test]
+fn who_changes_to_sockets_and_back_is_away_no_longer_than_a_restart_takes() {
+    let Some(machine) = installed() else { return };
+    // A hundredth of a second for each try: the tries in a row that were refused.
+    let longest = |line: &str| -> u32 {
+        let text = machine.must(&format!(
+            "{{ {line} >/dev/null; touch /srv/done; }} & row=0 most=0; rm -f /srv/done; until [ -f /srv/done ]; do \
+             if (exec 3<>/dev/tcp/127.0.0.1/443) 2>/dev/null; then row=0; else row=$((row + 1)); fi; \
+             [ $row -le $most ] || most=$row; sleep 0.01; done; echo $most; wait"
+        ));
+        text.trim().parse().unwrap()
+    };
+    let restart = longest("systemctl restart parley-relay");
+    for sockets in ["yes", "no"] {
+        let away = longest(&format!("{INSTALL} modify --yes --sockets {sockets}"));
+        println!("a restart: {restart}, --sockets {sockets}: {away}");
+        assert!(away <= 2 * restart + 20, "--sockets {sockets}: {away}, a restart: {restart}");
+    }
+}
+
+#[test]
+fn sockets_that_cannot_be_had_are_undone() {
+    let Some(mut machine) = installed() else { return };
+    let taken = machine.serve("/srv/release");
+    let taken = taken.rsplit_once(':').unwrap().1.to_owned();
+    let fingerprint = served(&machine, 443, "chat.lan");
+    let undone = |flags: &str, wanted: [&str; 3]| {
+        let before = put_there(&machine);
+        let line = format!("{INSTALL} modify --yes --wait 3 --port {taken} {flags}");
+        let ran = machine.run(&line);
+        assert!(ran.code == Some(1) && ran.text.contains("as it was before"), "{line}\n{}", ran.text);
+        assert_eq!(put_there(&machine), before, "{line}\n{}", ran.text);
+        assert_eq!(states(&machine), wanted, "{line}\n{}", ran.text);
+        assert_eq!(served(&machine, 443, "chat.lan"), fingerprint, "{line}");
+    };
+    undone("--sockets yes", [GONE, GONE, UP]);
+    machine.must(&format!("{INSTALL} modify --yes --sockets yes"));
+    undone("", [UP, UP, UP]);
+    undone("--http-port 0", [UP, UP, UP]);
+    undone("--sockets no", [UP, UP, UP]);
+    refuses_nobody_in_a_restart(&machine);
+}
+
+#[test]
+fn an_install_with_sockets_that_does_not_answer_leaves_nothing() {
+    let Some(machine) = Machine::boot("1g") else { return };
+    released(&machine);
+    machine.copy(program(), "/srv/good");
+    machine.must("chmod 755 /srv/good");
+    release(&machine, broken_program().as_bytes());
+    let before = put_there(&machine);
+    let ran = machine.run(&format!("{INSTALL} --yes --domain chat.lan --sockets yes --wait 3"));
+    assert!(ran.code == Some(1) && ran.text.contains("as it was before"), "{}", ran.text);
+    assert_eq!(put_there(&machine), before, "{}", ran.text);
+    assert_eq!(states(&machine), [GONE, GONE, GONE]);
+}
+
+#[test]
+fn an_update_brings_new_sockets_with_the_ports_of_the_machine_and_takes_them_back() {
+    let Some(machine) = installed_with_good() else { return };
+    machine.must(&format!("{INSTALL} modify --yes --sockets yes --port 8443"));
+    let fingerprint = served(&machine, 8443, "chat.lan");
+    let before = put_there(&machine);
+    let backlog = || show_of(&machine, "parley-relay.socket", "Backlog");
+    release_with_another_unit(&machine, "98.0.0", "exit 1");
+    for update in [UPDATE.to_owned(), format!("{INSTALL} update --yes --wait 3")] {
+        let ran = machine.run(&update);
+        assert_ne!(ran.code, Some(0), "{}", ran.text);
+        assert_eq!(put_there(&machine), before, "{}", ran.text);
+        until(&machine, "systemctl is-active --quiet parley-relay");
+        assert_eq!((backlog(), states(&machine)), ("4096".into(), [UP, UP, UP].map(str::to_owned)));
+        assert_eq!(served(&machine, 8443, "chat.lan"), fingerprint);
+    }
+    for (version, update) in [("99.0.0", UPDATE.to_owned()), ("99.0.1", format!("{INSTALL} update --yes"))] {
+        machine.must(&format!("{INSTALL} install --yes --any-version --files /srv/first"));
+        assert_eq!(backlog(), "4096");
+        release_with_another_unit(&machine, version, SERVES);
+        let text = machine.must(&update);
+        assert!(!text.contains("edited"), "{text}");
+        assert_eq!((backlog(), states(&machine)), ("2048".into(), [UP, UP, UP].map(str::to_owned)));
+        assert!(machine.read(&format!("{UNITS}/parley-relay.socket")).contains("ListenStream=8443\n"));
+        assert_eq!(recorded(&machine), on_disk(&machine));
+        assert_eq!(served(&machine, 8443, "chat.lan"), fingerprint);
+    }
+    // What somebody has edited stays, and is told of.
+    let mine = format!("{UNITS}/parley-relay.service.d/10-socket.conf");
+    machine.must(&format!("echo '# mine' >>{mine} && systemctl daemon-reload"));
+    let text = machine.read(&mine);
+    machine.must("cp -r /srv/first/* /srv/release/");
+    machine.must(&format!("{INSTALL} update --yes --any-version"));
+    assert_eq!(machine.read(&mine), text);
+    assert_eq!(backlog(), "4096");
 }
 
 #[test]
@@ -128,7 +330,7 @@ fn updates_by_the_timer_come_from_the_mirror_without_tls_that_was_trusted() {
 fn release_with_another_unit(machine: &Machine, version: &str, serve: &str) {
     let text = format!(
         "#!/bin/bash\ncase $1 in\n--version) echo parley-relay {version} ;;\n\
-         unit) /srv/good \"$@\" | sed s/^RestartSec=2/RestartSec=3/ ;;\n\
+         unit) /srv/good \"$@\" | sed 's/^RestartSec=2/RestartSec=3/; s/^Backlog=4096/Backlog=2048/' ;;\n\
          update) exec /srv/good \"$@\" --binary {BINARY} ;;\n\
          check | init | cert | health | upgrade) exec /srv/good \"$@\" ;;\n*) {serve} ;;\nesac\n"
     );
@@ -158,7 +360,9 @@ fn recorded(machine: &Machine) -> String {
 /// Those of what is on disk.
 fn on_disk(machine: &Machine) -> String {
     machine.must(&format!(
-        "cd {UNITS} && sha256sum parley-relay*.service parley-relay*.timer 2>/dev/null | sort -k 2; true"
+        "cd {UNITS} && sha256sum parley-relay*.service parley-relay*.timer parley-relay*.socket \
+         parley-relay.service.d/10-socket.conf 2>/dev/null \
+         | sed s/parley-relay.service.d.10-socket.conf/parley-relay-socket.conf/ | sort -k 2; true"
     ))
 }
 
