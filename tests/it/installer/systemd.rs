@@ -273,8 +273,12 @@ fn an_update_brings_new_sockets_with_the_ports_of_the_machine_and_takes_them_bac
         machine.must(&format!("{INSTALL} install --yes --any-version --files /srv/first"));
         assert_eq!(backlog(), "4096");
         release_with_another_unit(&machine, version, SERVES);
+        // systemd shows what it has read; the socket is what it was opened with.
+        let opened = || show_of(&machine, "parley-relay.socket", "ActiveEnterTimestampMonotonic");
+        let before = opened();
         let text = machine.must(&update);
         assert!(!text.contains("edited"), "{text}");
+        assert_ne!(opened(), before, "{text}");
         assert_eq!((backlog(), states(&machine)), ("2048".into(), [UP, UP, UP].map(str::to_owned)));
         assert!(machine.read(&format!("{UNITS}/parley-relay.socket")).contains("ListenStream=8443\n"));
         assert_eq!(recorded(&machine), on_disk(&machine));
