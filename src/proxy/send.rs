@@ -178,8 +178,7 @@ impl Sender {
     ) -> Result<Answer, Failed> {
         let copy = if repeat == Repeat::Once { copy(&request) } else { None };
         lease.forget_received();
-        let sending = lease.sender().try_send_request(request);
-        match self.in_time(progress, sending).await {
+        match self.in_time(progress, lease.send(request)).await {
             None => Err(Failed { error: RequestError::ResponseTimeout, again: Again::Not }),
             Some(Ok(response)) => match headers::passable(response.headers()) {
                 Ok(()) => {
@@ -193,7 +192,7 @@ impl Sender {
                 }
             },
             // With a byte of the response there, the backend has answered, whatever it was to be.
-            Some(Err(failed)) => Err(Failed::of(failed, copy.filter(|_| !lease.has_received()))),
+            Some(Err((failed, received))) => Err(Failed::of(failed, copy.filter(|_| !received))),
         }
     }
 
