@@ -4,11 +4,12 @@
 
 mod authority;
 mod backend;
+mod files;
 mod names;
 mod ports;
 mod storage;
 
-use std::{fmt, path::PathBuf, process::ExitCode};
+use std::{fmt, path::Path, process::ExitCode};
 
 use time::OffsetDateTime;
 use tokio::runtime;
@@ -73,10 +74,13 @@ pub(crate) fn run(arguments: DoctorArgs) -> ExitCode {
         Ok(meant) => meant.directories,
         Err(code) => return code,
     };
-    runtime.block_on(examine(&loaded.config, &directories))
+    let file = config.config.as_deref();
+    let is_installed = file == environment.installed_config().as_deref();
+    let relay = ports::Relay { directories: &directories, is_installed };
+    runtime.block_on(examine(&loaded.config, file, relay))
 }
 
-async fn examine(config: &Config, directories: &[PathBuf]) -> ExitCode {
+async fn examine(config: &Config, file: Option<&Path>, relay: ports::Relay<'_>) -> ExitCode {
     let mut report = Report { is_well: true };
     let mut identities = Vec::new();
     let Config { uri_prefix, server, tls, backend, upstream_proxy, .. } = config;
@@ -94,18 +98,16 @@ async fn examine(config: &Config, directories: &[PathBuf]) -> ExitCode {
     match Target::of_config(config, false) {
         Ok(target) => {
             let redirect = server.http_port.filter(|_| tls.is_some());
-            report.tell(ports::look(directories, target, (server.host, redirect)).await);
+            report.tell(ports::look(relay, target, (server.host, redirect)).await);
         }
         Err(error) => report.tell([Finding::doubt("ports", error, "")]),
     }
     report.tell([backend::look(backend, upstream_proxy.as_ref(), uri_prefix).await]);
     // Last: it may make this process another user's.
-    match tls {
-        Some(tls) if !matches!(tls.certificates, CertificateSource::Files { .. }) => {
-            report.tell(storage::look(&tls.storage, &tls.certificates, OffsetDateTime::now_utc()));
-        }
-        Some(_) | None => {}
+    if let Some(tls) = tls {
+        report.tell(storage::look(&tls.storage, &tls.certificates, OffsetDateTime::now_utc()));
     }
+    report.tell(files::look(config, file));
     report.end()
 }
 

@@ -11,6 +11,7 @@ mod mirror;
 mod program;
 mod release;
 mod service;
+mod trust;
 mod units;
 
 use std::{
@@ -94,6 +95,10 @@ pub(crate) struct UpdateArgs {
     /// Take the mirror's release though it is not newer
     #[arg(long)]
     any_version: bool,
+
+    /// Whether the mirror was named here, and not once and for all.
+    #[arg(skip)]
+    names_mirror: bool,
 }
 
 /// How an update ended that met no error.
@@ -136,6 +141,7 @@ pub(crate) fn run(arguments: UpdateArgs) -> ExitCode {
 /// updates, with their flags.
 fn completed(mut arguments: UpdateArgs) -> Result<UpdateArgs, UpdateError> {
     let variable = || std::env::var(MIRROR_VARIABLE).ok().filter(|value| !value.is_empty());
+    arguments.names_mirror = arguments.mirror.is_some();
     arguments.mirror = arguments.mirror.or_else(variable);
     if arguments.mirror.is_some() || !Program::new(arguments.binary.as_deref())?.is_installed() {
         return Ok(arguments);
@@ -244,7 +250,11 @@ fn mirror(
 ) -> Result<Mirror, SourceError> {
     let place = arguments.mirror.as_deref().unwrap_or(RELEASES);
     let proxy = arguments.proxy.as_ref().or_else(|| config.and_then(|config| config.upstream_proxy.as_ref()));
-    Mirror::new(place, proxy, key, arguments.plain_http())
+    let mirror = Mirror::new(place, proxy, key, arguments.plain_http())?;
+    if !arguments.names_mirror && key.is_none() {
+        mirror.check_trust()?;
+    }
+    Ok(mirror)
 }
 
 /// The machine's key, or the one that was built in.

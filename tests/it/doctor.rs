@@ -206,3 +206,44 @@ async fn a_config_that_is_wrong_or_not_there_is_told_before_anything_is_looked_a
         assert!(stderr(&output).contains("give --config FILE"), "{}", stderr(&output));
     }
 }
+
+/// The certificate that is served has to be good, and whatever the config names has to be readable for the relay's user.
+#[tokio::test]
+async fn a_certificate_that_is_over_and_files_that_the_relays_user_cannot_read_are_errors() {
+    let backend = well().await;
+    let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.not_after = rcgen::date_time_ymd(2025, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = params.self_signed(&key).unwrap();
+    let port = free_address().port();
+    let relay = Relay::builder()
+        .toml(&format!("uri_prefix = \"s3cret\"\n[server]\nport = {port}"))
+        .toml("[tls]\nmode = \"files\"\ndomains = [\"localhost\"]\ncert = \"{dir}/c.pem\"\nkey = \"{dir}/k.pem\"\nstorage = \"{dir}/s\"")
+        .file("c.pem", cert.pem())
+        .file("k.pem", key.serialize_pem())
+        .file("s/mine", "")
+        .file("site/index.html", "<html>")
+        .toml("[frontend]\nmode = \"serve\"\ndirectory = \"{dir}/site\"")
+        .backend(backend.address())
+        .start()
+        .await;
+    let (said, code) = doctor(&relay).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert_line(&said, "error", "ports", &format!("the relay answers at https://127.0.0.1:{port};"));
+    assert!(said.contains("and expired on 2025-01-01"), "{said}");
+    assert!(!said.contains("cannot read"), "{said}");
+
+    if chown(relay.path("s"), Some(65534), None).is_err() {
+        eprintln!("skipped: only root gives directories away");
+        return;
+    }
+    for (path, what) in [("site", "the front end"), ("k.pem", "the key")] {
+        std::fs::set_permissions(relay.path(path), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
+        let (said, code) = doctor(&relay).await;
+        assert_eq!(code, Some(1), "{said}");
+        let text =
+            format!("the relay's user cannot read {what}, {}: Permission denied", relay.path(path).display());
+        assert_line(&said, "error", "files", &text);
+    }
+}

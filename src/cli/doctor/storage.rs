@@ -18,6 +18,10 @@ const ROOM: u64 = 32 << 20;
 
 /// As its owner, which is whom the relay runs as.
 pub(super) fn look(directory: &Path, source: &CertificateSource, now: OffsetDateTime) -> Vec<Finding> {
+    let is_kept = !matches!(source, CertificateSource::Files { .. });
+    if !directory.exists() && !is_kept {
+        return Vec::new();
+    }
     if !directory.exists() {
         let text = format!("{} is not there yet: the relay makes it when it starts", directory.display());
         return vec![Finding::well("storage", text)];
@@ -25,6 +29,9 @@ pub(super) fn look(directory: &Path, source: &CertificateSource, now: OffsetDate
     if let Err(error) = become_owner(directory) {
         let text = format!("cannot act as the owner of {}: {error}", directory.display());
         return vec![Finding::doubt("storage", text, "run this as root, or as the relay's user")];
+    }
+    if !is_kept {
+        return Vec::new();
     }
     let mut findings = vec![can_be_written(directory)];
     match kept(directory, source, now) {

@@ -190,6 +190,11 @@ impl Shown {
 }
 
 impl Healthy {
+    /// Until when its certificate is good; `None`: over plain HTTP, or it cannot be read.
+    pub(crate) fn not_after(&self) -> Option<OffsetDateTime> {
+        Some(self.certificate.as_ref()?.not_after)
+    }
+
     /// One line.
     pub(crate) fn describe(&self, now: OffsetDateTime) -> String {
         let Self { what, url, certificate } = self;

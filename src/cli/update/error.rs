@@ -5,7 +5,7 @@ use std::{error::Error, fmt, io, path::PathBuf, process::ExitStatus, time::Durat
 use http::StatusCode;
 use semver::Version;
 
-use super::kept::KeptError;
+use super::{kept::KeptError, trust::TrustError};
 use crate::{
     cli::{EXIT_CONFIG, EXIT_INTERNAL, EXIT_TRY_AGAIN, EXIT_UNAVAILABLE, health::HealthError},
     error::Chain,
@@ -66,6 +66,8 @@ pub(super) enum SourceError {
     /// What is kept for automatic updates is not understood.
     Kept(KeptError),
     Client(reqwest::Error),
+    /// A directory that others can change, and no key.
+    Trust(TrustError),
 }
 
 /// Why a file holds no public key.
@@ -262,6 +264,7 @@ impl fmt::Display for SourceError {
                 write!(f, "{} holds no minisign public key: {error}", file.display())
             }
             Self::Kept(error) => write!(f, "{error}"),
+            Self::Trust(error) => write!(f, "the mirror is not trusted: {error}"),
             Self::Client(error) => write!(f, "no HTTP client: {}", Chain(error)),
         }
     }

@@ -100,6 +100,7 @@ impl Kept {
             restart_with: given.restart_with.or(flags.restart_with),
             well_within: given.well_within.or(flags.well_within),
             any_version: given.any_version || flags.any_version,
+            names_mirror: given.names_mirror,
         })
     }
 

@@ -14,6 +14,7 @@ use super::{
     error::{FetchError, SourceError, UntrueRelease, UpdateError},
     fetch::{Sink, Web},
     release::{self, SIGNATURE, SUMS, Sha256, Sums, VERSION},
+    trust,
 };
 use crate::config::{FrontendUrl, ProxyUrl};
 
@@ -64,6 +65,14 @@ impl Mirror {
             return Err(SourceError::PlainHttp);
         }
         Ok(Self::Web(Web::new(base, proxy).map_err(SourceError::Client)?))
+    }
+
+    /// Fails where it is a directory that others than root can change. Who names one has looked at it; one that was
+    /// kept may be anything by now.
+    pub(super) fn check_trust(&self) -> Result<(), SourceError> {
+        let Self::Directory(directory) = self else { return Ok(()) };
+        let files = [VERSION, SUMS].into_iter().chain(release::BINARY).collect::<Vec<_>>();
+        trust::check(directory, &files).map_err(SourceError::Trust)
     }
 
     /// What the newest release says of itself, believed.
