@@ -213,7 +213,7 @@ impl Relay {
         let why = running.serve(&mut termination, &mut reload, &mut upgrade).await;
         // Once another process has taken over, it is the one that has to be alive.
         let _watchdog = (!matches!(why, Why::Replaced(_))).then_some(watchdog);
-        Ok(running.end(why, &mut termination).await)
+        Ok(running.end(why, &mut termination, &mut reload).await)
     }
 }
 
@@ -237,7 +237,15 @@ impl Running {
                     tracing::error!("the keeper of certificates ended");
                     return Why::Broken;
                 }
-                () = reload.received() => self.reload().await,
+                () = reload.received() => {
+                    self.manager.reloading();
+                    // What is read may lie on a disk that does not answer.
+                    let prepared = tokio::select! {
+                        prepared = self.prepare() => prepared,
+                        signal = termination.received() => return Why::Asked(signal),
+                    };
+                    self.reload(prepared).await;
+                }
                 () = upgrade.received() => {
                     let upgraded = tokio::select! {
                         upgraded = upgrade::start(self.ports.bequest()) => upgraded,
@@ -264,7 +272,12 @@ impl Running {
     }
 
     /// Lets what is open end, within its time.
-    async fn end(mut self, why: Why, termination: &mut signal::Termination) -> Ended {
+    async fn end(
+        mut self,
+        why: Why,
+        termination: &mut signal::Termination,
+        reload: &mut signal::Asked,
+    ) -> Ended {
         let (open, streams, limit) = (self.connections.len(), self.drain.streams(), self.drain_for);
         let mut successor = None;
         let ended = match why {
@@ -305,9 +318,12 @@ impl Running {
         // The listening sockets close here: who connects now is refused, unless another process has them too.
         self.ports.close().await;
         self.connections.close();
-        tokio::select! {
+        let over = tokio::time::sleep(limit);
+        let mut over = std::pin::pin!(over);
+        loop {
+            tokio::select! {
             () = self.connections.wait() => tracing::info!("ended"),
-            () = tokio::time::sleep(limit) => {
+            () = &mut over => {
                 tracing::warn!(open = self.connections.len(), "the limit is reached; closing what is open");
             }
             signal = termination.received() => tracing::warn!(%signal, "ending at once"),
@@ -316,8 +332,16 @@ impl Running {
                 tracing::error!(%status, "the process that took over failed; ending at once");
                 return Ended::Broken;
             }
+            // It was meant for whoever serves: who sent it may not know of the upgrade, or was a moment early.
+            () = reload.received(), if successor.is_some() => {
+                if let Some(successor) = &successor {
+                    successor.reload();
+                }
+                continue;
+            }
+            }
+            return ended;
         }
-        ended
     }
 }
 

@@ -148,6 +148,15 @@ fn without_deleted(path: PathBuf) -> PathBuf {
 }
 
 impl Successor {
+    /// Asks it to read its configuration anew.
+    pub(crate) fn reload(&self) {
+        let pid = i32::try_from(self.pid()).ok().and_then(rustix::process::Pid::from_raw);
+        // It is a child that nobody has waited for: the number is its own, and an error says that it has ended.
+        if let Some(pid) = pid {
+            rustix::process::kill_process(pid, rustix::process::Signal::HUP).ok();
+        }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         // It has not been waited for.
         self.child.child.id().unwrap_or_default()

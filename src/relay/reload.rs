@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Why a configuration is not put in force.
-enum Refusal {
+pub(super) enum Refusal {
     Config(ConfigError),
     Start(StartError),
     /// What reads it panicked.
@@ -20,10 +20,9 @@ enum Refusal {
 }
 
 impl Running {
-    /// Reads the configuration and puts it in force; or says what is wrong with it, and everything stays.
-    pub(super) async fn reload(&mut self) {
-        self.manager.reloading();
-        match self.prepare().await {
+    /// Puts a configuration in force; or says what is wrong with it, and everything stays.
+    pub(super) async fn reload(&mut self, prepared: Result<Prepared, Refusal>) {
+        match prepared {
             Ok(prepared) => self.put_in_force(prepared).await,
             Err(refusal) => {
                 tracing::error!("the new configuration is refused, and the one before stays in force");
@@ -36,7 +35,8 @@ impl Running {
         self.manager.ready(&self.status());
     }
 
-    async fn prepare(&self) -> Result<Prepared, Refusal> {
+    /// Reads the configuration; nothing is in force yet.
+    pub(super) async fn prepare(&self) -> Result<Prepared, Refusal> {
         let load = Arc::clone(&self.load);
         let loaded = tokio::task::spawn_blocking(move || load()).await.map_err(Refusal::Reading)?;
         let Loaded { config, warnings, sova: _ } = loaded.map_err(Refusal::Config)?;

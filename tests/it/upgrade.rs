@@ -15,7 +15,7 @@ use crate::harness::{
     client::next_chunk,
     load::{Amount, Load, ticking},
     process::raise_descriptor_limit,
-    relay::{RelayBuilder, stderr},
+    relay::{RelayBuilder, field, stderr},
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_parley-relay");
@@ -92,6 +92,40 @@ async fn k4_an_upgrade_under_load_is_noticed_by_nobody() {
     assert!(last - first > Duration::from_millis(amount.streams as u64 * 5), "{:?}", last - first);
     drop(streams);
     assert_eq!(relay.first_end().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_reload_that_is_asked_for_during_an_upgrade_is_done_by_whoever_serves_then() {
+    let mut relay = Relay::builder().self_signed().start().await;
+    let count = |relay: &Relay, what: &str| relay.logs().iter().filter(|line| line.contains(what)).count();
+    relay.signal(Signal::USR2);
+    // The new process has read its configuration, and does not serve yet.
+    while count(&relay, " configured ") < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let config = relay.path("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("level = \"trace\"", "level = \"debug\"")).unwrap();
+    relay.signal(Signal::HUP);
+    let line = relay.log_with(&["another process has taken over"]).await;
+    relay.heir(field(&line, "pid").unwrap().parse().unwrap());
+    relay.log_with(&["reloaded"]).await;
+    assert_eq!(Client::https(&relay, Version::Http2).get("/").await.status, 404);
+    assert_eq!(relay.first_end().await.code(), Some(0));
+}
+
+/// What is read may lie on a disk that does not answer: here, in a pipe that nobody writes into.
+#[tokio::test]
+async fn a_reload_that_hangs_does_not_keep_the_relay_from_ending() {
+    let mut relay = Relay::builder().self_signed().start().await;
+    let config = relay.path("config.toml");
+    fs::remove_file(&config).unwrap();
+    let (directory, mode) = (rustix::fs::CWD, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR);
+    rustix::fs::mknodat(directory, &config, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    relay.signal(Signal::HUP);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.end().await.code(), Some(0));
 }
 
 #[tokio::test]
