@@ -322,23 +322,24 @@ impl Running {
         let mut over = std::pin::pin!(over);
         loop {
             tokio::select! {
-            () = self.connections.wait() => tracing::info!("ended"),
-            () = &mut over => {
-                tracing::warn!(open = self.connections.len(), "the limit is reached; closing what is open");
-            }
-            signal = termination.received() => tracing::warn!(%signal, "ending at once"),
-            status = upgrade::failed(&mut successor) => {
-                // As long as this one lives, nobody would start another.
-                tracing::error!(%status, "the process that took over failed; ending at once");
-                return Ended::Broken;
-            }
-            // It was meant for whoever serves: who sent it may not know of the upgrade, or was a moment early.
-            () = reload.received(), if successor.is_some() => {
-                if let Some(successor) = &successor {
-                    successor.reload();
+                biased;
+                // It was meant for whoever serves: who sent it may not know of the upgrade, or was a moment early.
+                () = reload.received(), if successor.is_some() => {
+                    if let Some(successor) = &successor {
+                        successor.reload();
+                    }
+                    continue;
                 }
-                continue;
-            }
+                signal = termination.received() => tracing::warn!(%signal, "ending at once"),
+                status = upgrade::failed(&mut successor) => {
+                    // As long as this one lives, nobody would start another.
+                    tracing::error!(%status, "the process that took over failed; ending at once");
+                    return Ended::Broken;
+                }
+                () = self.connections.wait() => tracing::info!("ended"),
+                () = &mut over => {
+                    tracing::warn!(open = self.connections.len(), "the limit is reached; closing what is open");
+                }
             }
             return ended;
         }
