@@ -485,6 +485,9 @@ commit() {
 
 finish() {
   local code=$?
+  # What is undone is undone to its end: a second Ctrl-C is for nobody, and none of the commands that are run from here
+  # on hears of it either.
+  trap '' HUP INT TERM PIPE
   trap - EXIT
   set +e
   rm -f "$(staged "$BINARY")" "$ETC"/.*.parley-new "$ETC"/tls/.*.parley-new "$UNITS"/.*.parley-new \
@@ -1747,9 +1750,9 @@ main() {
     check_mirror
   fi
   trap finish EXIT
-  trap 'exit 129' HUP
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
+  trap "trap '' HUP INT TERM; exit 129" HUP
+  trap "trap '' HUP INT TERM; exit 130" INT
+  trap "trap '' HUP INT TERM; exit 143" TERM
   "do_$action"
 }
 

@@ -1,5 +1,6 @@
 //! install.sh on little machines: a minimal Debian each, where a stand-in for systemd really starts what it is told to.
 
+mod cut_off;
 mod systemd;
 mod take_over;
 mod trouble;
