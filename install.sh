@@ -563,6 +563,19 @@ check_mirror_is_seen() {
   esac
 }
 
+# SECURITY: what is in a directory that is kept as the mirror runs as root at every update from then on, and nobody
+# looks: nobody but root may write there. What is signed may come from anybody.
+check_mirror_is_ours() {
+  case $mirror in
+    /*) [ ! -f "${public_key:-$UPDATE_KEY}" ] || return 0 ;;
+    *) return 0 ;;
+  esac
+  # The mirror of the last time is looked at when something is taken from it.
+  [ -n "$mirror_given" ] || { [ "$action" != update ] && [ "${answer[updates]}" != off ]; } || return 0
+  SUDO_UID=0 SUDO_GID=0 trust_way "$mirror" 'it is not kept as the mirror' \
+    "chown it to root; or have releases signed, with --public-key; --files DIR takes files from there this once"
+}
+
 # is_loopback URL : whether it leads to this machine.
 is_loopback() {
   local authority=${1#*://}
@@ -687,20 +700,46 @@ script_directory() {
 # trust_files NAME : SECURITY: what lies beside this script, or in the mirror of the last time, is run as root. Nobody
 # but root, or who ran sudo, may have put it there: in /tmp anybody could.
 trust_files() {
-  local file owner group mode
+  local file
   for file in "$files" "$files/$1" "$files/SHA256SUMS" "$files/SHA256SUMS.minisig"; do
     [ -e "$file" ] || continue
-    read -r owner group mode <<<"$(stat -L -c '%u %g %a' "$file")"
-    case $owner in
-      0 | "${SUDO_UID:-0}") ;;
-      *) die "$file belongs to another user: it is not used" "--files $files uses it all the same" ;;
-    esac
-    # A group of root's, or of the user's alone, is no other.
-    case $group in
-      0 | "${SUDO_GID:-0}") mode=$((0$mode & 002)) ;;
-      *) mode=$((0$mode & 022)) ;;
-    esac
-    [ "$mode" = 0 ] || die "others may write to $file: it is not used" "--files $files uses it all the same"
+    trust_way "$file" "it is not used" "--files $files uses it all the same"
+  done
+}
+
+# trust_way FILE VERDICT ADVICE : dies if somebody else may write to FILE, or put another in its place: by a directory
+# above it, or by a link on the way. What is not there yet is not looked at.
+trust_way() {
+  local file=$1 owner group mode others target
+  while :; do
+    if [ -e "$file" ] || [ -L "$file" ]; then
+      read -r owner group mode <<<"$(stat -c '%u %g %a' "$file")"
+      case $owner in
+        0 | "${SUDO_UID:-0}") ;;
+        *) die "$file belongs to another user: $2" "$3" ;;
+      esac
+      if [ -L "$file" ]; then
+        [ -e "$file" ] || die "$file leads nowhere: $2" "$3"
+        target=$(readlink "$file")
+        case $target in
+          /*) ;;
+          *) target=$(dirname "$file")/$target ;;
+        esac
+        trust_way "$target" "$2" "$3"
+        # Its own mode means nothing.
+        mode=0
+      fi
+      # A group of root's, or of the user's alone, is no other.
+      case $group in
+        0 | "${SUDO_GID:-0}") others=$((0$mode & 002)) ;;
+        *) others=$((0$mode & 022)) ;;
+      esac
+      # In a sticky directory above, each name is its owner's.
+      if [ "$file" != "$1" ] && [ $((0$mode & 01000)) != 0 ]; then others=0; fi
+      [ "$others" = 0 ] || die "others may write to $file: $2" "$3"
+    fi
+    [ "$file" != / ] || return 0
+    file=$(dirname "$file")
   done
 }
 
@@ -1492,6 +1531,7 @@ do_install() {
   get_program
   ask_everything
   check_mirror_is_seen
+  check_mirror_is_ours
   say ''
   say "Installing $version ..."
   make_directories
@@ -1554,6 +1594,7 @@ do_modify() {
   work=$(mktemp -d) || no_room
   ask_everything
   check_mirror_is_seen
+  check_mirror_is_ours
   say ''
   make_directories
   make_certificate_readable
@@ -1581,6 +1622,7 @@ do_update() {
   remember_units
   recall
   check_mirror_is_seen
+  check_mirror_is_ours
   "$new" check "$CONFIG" >/dev/null || die "the new program does not take $CONFIG" 'nothing has been changed'
   undo_service_state
   place_program

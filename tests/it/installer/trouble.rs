@@ -135,6 +135,8 @@ fn files_beside_the_script_that_others_could_have_put_there_are_not_used() {
         ("chmod 1777 /srv/release", "chmod 755 /srv/release"),
         ("chown 1000 /srv/release", "chown 0 /srv/release"),
         ("chmod 666 /srv/release/SHA256SUMS", "chmod 644 /srv/release/SHA256SUMS"),
+        // Another could be put in its place.
+        ("chown 1000 /srv", "chown 0 /srv"),
         (&format!("chown 1000 /srv/release/{name}"), &format!("chown 0 /srv/release/{name}")),
         (
             &format!("chown :1000 /srv/release/{name} && chmod 775 /srv/release/{name}"),
@@ -173,7 +175,6 @@ fn a_mirror_directory_of_the_last_time_is_used_only_if_nobody_else_could_write_t
         for (update, directory) in [
             (format!("{INSTALL} update --yes"), "/srv/release"),
             (piped("update --files /srv/release"), "/srv/release"),
-            (piped(&format!("update {given}")), "/srv/mirror"),
         ] {
             let text = machine.must(&update);
             assert!(text.contains(&using(directory)), "{update}\n{text}");
@@ -182,6 +183,50 @@ fn a_mirror_directory_of_the_last_time_is_used_only_if_nobody_else_could_write_t
     }
     machine.must("mv /srv/mirror /srv/away");
     refused(&machine, &piped("update"), "is it mounted?");
+}
+
+#[test]
+fn a_directory_that_others_could_put_something_into_is_not_kept_as_the_mirror() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan --updates weekly"));
+    machine.must("mkdir -p /srv/bob/link && cp -r /srv/release /srv/bob/m && ln -s /srv/bob/m /srv/m");
+    machine.must("mkdir -m 1777 /srv/sticky && cp -r /srv/release /srv/sticky/m");
+    for (line, mirror, undo) in [
+        ("chown 1000 /srv/bob/m", "/srv/bob/m", "chown 0 /srv/bob/m"),
+        // Who may rename it has it too.
+        ("chown 1000 /srv/bob", "/srv/bob/m", "chown 0 /srv/bob"),
+        ("chmod 777 /srv/bob", "/srv/bob/m", "chmod 755 /srv/bob"),
+        ("chown :1000 /srv/bob; chmod 775 /srv/bob", "/srv/bob/m", "chown :0 /srv/bob; chmod 755 /srv/bob"),
+        ("chown 1000 /srv/bob", "/srv/m", "chown 0 /srv/bob"),
+        (
+            "ln -sfT ../m /srv/bob/link/m; chown 1000 /srv/bob/link",
+            "/srv/bob/link/m",
+            "chown 0 /srv/bob/link",
+        ),
+        ("chown -h 1000 /srv/m", "/srv/m", "chown -h 0 /srv/m"),
+        ("chmod 1777 /srv/bob/m", "/srv/bob/m", "chmod 755 /srv/bob/m"),
+        ("ln -s loop /srv/loop", "/srv/loop", "rm /srv/loop"),
+    ] {
+        machine.must(line);
+        for sudo in ["", "SUDO_UID=1000 SUDO_GID=1000 "] {
+            for action in ["modify", "install", "update"] {
+                let line = format!("{sudo}{INSTALL} {action} --yes --mirror {mirror} --files /srv/release");
+                refused(&machine, &line, "it is not kept as the mirror");
+            }
+        }
+        machine.must(undo);
+    }
+    for mirror in ["/srv/m", "/srv/bob/link/m", "/srv/sticky/m"] {
+        machine.must(&format!("{INSTALL} modify --yes --mirror {mirror}"));
+        assert_eq!(machine.read("/etc/parley-relay/update.env"), format!("MIRROR_BASE_URL={mirror}\n"));
+    }
+    // One that was kept before is not run by a timer that is turned on now.
+    machine.must(&format!("{INSTALL} modify --yes --updates off --mirror /srv/bob/m"));
+    machine.must("chown 1000 /srv/bob");
+    refused(&machine, &format!("{INSTALL} modify --yes --updates weekly"), "it is not kept as the mirror");
+    // What is signed may come from anybody.
+    machine.must("cd /root && minisign -G -W -p a.pub -s a.key");
+    machine.must(&format!("{INSTALL} modify --yes --mirror /srv/bob/m --public-key /root/a.pub"));
 }
 
 #[test]
