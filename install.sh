@@ -321,6 +321,18 @@ is_enabled() { systemctl is-enabled --quiet "$1" 2>/dev/null; }
 # Whether the relay of this script is there, whatever runs.
 is_installed() { [ -f "$MANIFEST" ]; }
 
+# Whether dpkg has put a relay here.
+is_packaged() { dpkg -S /usr/bin/parley-relay >/dev/null 2>&1; }
+
+refuse_packaged() {
+  is_packaged || return 0
+  if is_installed; then
+    die 'two relays are here: one of this script, and one of a Debian package' \
+      'uninstall removes the one of this script, and leaves the package its config'
+  fi
+  die 'the relay is installed as a Debian package' 'apt updates and removes it; parley-relay init writes its config'
+}
+
 # is_local NAME : whether no public CA vouches for it.
 is_local() {
   case $1 in
@@ -1654,14 +1666,22 @@ recall() {
 }
 
 do_uninstall() {
-  local file directory units=("$TIMER")
-  is_installed || die 'the relay is not installed'
+  local file directory packaged='' units=("$TIMER")
+  if ! is_installed; then
+    refuse_packaged
+    die 'the relay is not installed'
+  fi
   directory=$(setting directory)
+  # Config, certificates and account are the package's by now.
+  if is_packaged; then
+    [ -z "$purge" ] || warn 'a Debian package has the config and certificates too: they stay; apt purge parley-relay'
+    purge='' packaged=1
+  fi
   if ! confirm 'Remove the relay from this machine?' "${assume_yes:+yes}"; then
     say 'Cancelled.'
     return
   fi
-  if [ -z "$purge" ] && [ -z "$assume_yes" ] && confirm "Remove its config and certificates too ($ETC, $STORAGE)?" no; then
+  if [ -z "$purge$assume_yes$packaged" ] && confirm "Remove its config and certificates too ($ETC, $STORAGE)?" no; then
     purge=1
   fi
   for file in "${SOCKETS[@]}"; do
@@ -1779,14 +1799,12 @@ main() {
   [ "$(id -u)" = 0 ] || die 'run this as root: sudo bash install.sh'
   command -v systemctl >/dev/null || die 'this installs a systemd service, and there is no systemd here' \
     'the program runs without: parley-relay --help'
-  if dpkg -S /usr/bin/parley-relay >/dev/null 2>&1; then
-    die 'the relay is installed as a Debian package' 'apt updates and removes it; parley-relay init writes its config'
-  fi
   open_terminal
   if [ -z "$action" ]; then
     if [ -n "$assume_yes" ]; then action=install; else menu; fi
   fi
   if [ "$action" != uninstall ]; then
+    refuse_packaged
     [ -z "$public_key" ] || [ -f "$public_key" ] || die "there is no key $public_key"
     choose_mirror
     check_mirror

@@ -208,12 +208,8 @@ fn a_directory_that_others_could_put_something_into_is_not_kept_as_the_mirror() 
         ("ln -s loop /srv/loop", "/srv/loop", "rm /srv/loop"),
     ] {
         machine.must(line);
-        for sudo in ["", "SUDO_UID=1000 SUDO_GID=1000 "] {
-            for action in ["modify", "install", "update"] {
-                let line = format!("{sudo}{INSTALL} {action} --yes --mirror {mirror} --files /srv/release");
-                refused(&machine, &line, "it is not kept as the mirror");
-            }
-        }
+        let line = format!("SUDO_UID=1000 SUDO_GID=1000 {INSTALL} modify --yes --mirror {mirror}");
+        refused(&machine, &line, "it is not kept as the mirror");
         machine.must(undo);
     }
     for mirror in ["/srv/m", "/srv/bob/link/m", "/srv/sticky/m"] {
@@ -223,7 +219,9 @@ fn a_directory_that_others_could_put_something_into_is_not_kept_as_the_mirror() 
     // One that was kept before is not run by a timer that is turned on now.
     machine.must(&format!("{INSTALL} modify --yes --updates off --mirror /srv/bob/m"));
     machine.must("chown 1000 /srv/bob");
-    refused(&machine, &format!("{INSTALL} modify --yes --updates weekly"), "it is not kept as the mirror");
+    for action in ["install --mirror /srv/bob/m", "update --mirror /srv/bob/m", "modify --updates weekly"] {
+        refused(&machine, &format!("{INSTALL} {action} --yes"), "it is not kept as the mirror");
+    }
     // What is signed may come from anybody.
     machine.must("cd /root && minisign -G -W -p a.pub -s a.key");
     machine.must(&format!("{INSTALL} modify --yes --mirror /srv/bob/m --public-key /root/a.pub"));
