@@ -10,6 +10,8 @@ readonly BINARY=/usr/local/bin/parley-relay
 readonly ETC=/etc/parley-relay
 readonly CONFIG=$ETC/config.toml
 readonly MANIFEST=$ETC/installed
+# There from the first change until the relay answers, or all is undone.
+readonly UNFINISHED=$ETC/.unfinished
 readonly UNITS=/etc/systemd/system
 # The mirror and the flags of automatic updates, and the key that releases are checked with.
 readonly UPDATE_ENV=$ETC/update.env
@@ -386,9 +388,8 @@ make_directory() {
 # place FILE MODE GROUP : puts the staged file in place of FILE, whose old contents are kept. One that says the same
 # changes nothing.
 place() {
-  local file=$1 mode=$2 group=$3 new old
+  local file=$1 mode=$2 group=$3 new
   new=$(staged "$file")
-  old=$(kept "$file")
   placed+=("$file")
   if ! { chmod "$mode" "$new" && chown "root:$group" "$new"; }; then die "$new cannot be given to $group"; fi
   if cmp -s "$new" "$file" && [ "$(stat -c %a "$file")" = "$mode" ]; then
@@ -396,21 +397,64 @@ place() {
     return 0
   fi
   changed=1
-  if [ -e "$file" ]; then
-    # A second name, which takes no space; what is replaced is a name, never contents.
-    ln -f "$file" "$old" || die "$file cannot be kept"
-    undo+=("restore $file")
-  else
-    undo+=("remove $file")
-  fi
+  keep "$file"
+  # After a power cut it is either of them, and not empty.
+  sync "$new" || die "$new cannot be written" 'is the disk full?'
   mv -f "$new" "$file" || die "$file cannot be written"
+}
+
+# keep FILE : so that it can be undone. What a run that was cut off has kept is not kept anew: it is what worked last.
+keep() {
+  if [ ! -e "$UNFINISHED" ]; then
+    undo+=("remove $UNFINISHED")
+    : >"$UNFINISHED" || die "$UNFINISHED cannot be written" 'is the disk full?'
+  fi
+  if [ -e "$(kept "$1")" ]; then return; fi
+  if [ -e "$1" ]; then
+    # A second name, which takes no space; what is replaced is a name, never contents.
+    ln "$1" "$(kept "$1")" || die "$1 cannot be kept"
+    undo+=("restore $1")
+  else
+    undo+=("remove $1")
+  fi
+}
+
+# What runs that were cut off have kept.
+leftovers() {
+  local directory old
+  for directory in "${BINARY%/*}" "$ETC" "$ETC/tls" "$UNITS" "$UNITS/$SERVICE.d" "$UNITS/$TIMER.d"; do
+    for old in "$directory"/.*.parley-old; do
+      if [ -f "$old" ]; then say "$old"; fi
+    done
+  done
+}
+
+# Goes on where a run was killed, or the power went: the relay is started anew, and if it does not answer, the files
+# are back that it answered with.
+take_up() {
+  local old name lines
+  lines=$(leftovers)
+  if [ ! -e "$UNFINISHED" ]; then
+    [ -n "$lines" ] || return 0
+    # Of an earlier version of this script.
+    if is_well; then
+      while read -r old; do rm -f "$old"; done <<<"$lines"
+      say 'What a run that was cut off had left is removed: the relay answers.'
+      return 0
+    fi
+  fi
+  while read -r old; do
+    name=${old##*/.}
+    if [ -n "$old" ]; then undo+=("restore ${old%/*}/${name%.parley-old}"); fi
+  done <<<"$lines"
+  say 'A run before this one was cut off: the relay is started anew.'
+  changed=1
 }
 
 # take_away FILE : removes a file that is kept until the relay answers.
 take_away() {
   [ -e "$1" ] || return 0
-  ln -f "$1" "$(kept "$1")" || die "$1 cannot be kept"
-  undo+=("restore $1")
+  keep "$1"
   rm -f "$1" || die "$1 cannot be removed"
   changed=1
 }
@@ -491,6 +535,7 @@ commit() {
       restore\ *) rm -f "$(kept "${entry#* }")" ;;
     esac
   done
+  rm -f "$UNFINISHED"
   undo=()
   if [ "${#taken[@]}" -gt 0 ]; then rmdir "$UNITS/$SERVICE.d" 2>/dev/null || true; fi
 }
@@ -1460,6 +1505,18 @@ answers() {
   fi
 }
 
+# Whether what runs is what is on disk, and answers.
+is_well() { runs_binary && answers; }
+
+# Whether the program on disk is the one that runs, and has not been put there since.
+runs_binary() {
+  local pid
+  pid=$(systemctl show --value --property=MainPID "$SERVICE" 2>/dev/null) || return 0
+  case $(readlink "/proc/${pid:-0}/exe") in
+    "$BINARY" | "$BINARY (deleted)") [ "/proc/$pid/exe" -ef "$BINARY" ] ;;
+  esac
+}
+
 bracketed() {
   case $1 in
     *:*) say "[$1]" ;;
@@ -1488,6 +1545,17 @@ start_service() {
     sleep 1
   done
   answers || failed_to_answer
+}
+
+# Nothing is new; but somebody may have stopped it, or changed the program under it.
+start_unless_well() {
+  if is_well; then return; fi
+  if runs_binary; then
+    say 'The relay does not answer: it is started anew ...'
+  else
+    say 'The relay runs a program that is not the one on disk: it is started anew ...'
+  fi
+  start_service
 }
 
 failed_to_answer() {
@@ -1546,6 +1614,7 @@ do_install() {
   check_mirror_is_ours
   say ''
   say "Installing $version ..."
+  take_up
   make_directories
   make_account
   back_up_older
@@ -1560,7 +1629,7 @@ do_install() {
   place_program
   write_units
   write_manifest
-  if [ -z "$changed" ] && is_active "$SERVICE" && answers; then
+  if [ -z "$changed" ] && is_well; then
     commit
     tell_unchanged 'Nothing has changed: it is installed, and it answers.'
     set_timer
@@ -1608,6 +1677,7 @@ do_modify() {
   check_mirror_is_seen
   check_mirror_is_ours
   say ''
+  take_up
   make_directories
   make_certificate_readable
   write_config
@@ -1619,6 +1689,7 @@ do_modify() {
     start_service
   else
     tell_unchanged 'Nothing has changed.'
+    start_unless_well
   fi
   commit
   set_timer
@@ -1637,13 +1708,15 @@ do_update() {
   check_mirror_is_ours
   "$new" check "$CONFIG" >/dev/null || die "the new program does not take $CONFIG" 'nothing has been changed'
   undo_service_state
+  take_up
   place_program
   write_units
   write_manifest
   if [ -z "$changed" ]; then
-    commit
     say "$version is the newest already."
     [ "${#aside[@]}" -eq 0 ] || tell_unchanged
+    start_unless_well
+    commit
     return
   fi
   start_service
@@ -1695,7 +1768,8 @@ do_uninstall() {
     esac
     rm -f "$file"
   done < <(sed -n 's/^file //p' "$MANIFEST")
-  rm -f "$BINARY.previous"
+  while read -r file; do rm -f "$file"; done < <(leftovers)
+  rm -f "$BINARY.previous" "$UNFINISHED"
   rmdir "$UNITS/$TIMER.d" 2>/dev/null || true
   rmdir "$UNITS/$SERVICE.d" 2>/dev/null || true
   systemctl daemon-reload || true

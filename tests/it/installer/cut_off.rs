@@ -1,6 +1,8 @@
 //! Runs that are interrupted or killed: nothing is left half done, or the next run finds and mends it.
 
-use super::{BINARY, INSTALL, broken_program, machine, program, release, served};
+use super::{
+    BINARY, CONFIG, INSTALL, another_program, broken_program, machine, process, program, release, served,
+};
 use crate::harness::Machine;
 
 /// Waits until what is served is that again.
@@ -30,4 +32,87 @@ fn what_is_undone_is_undone_to_its_end_however_often_somebody_interrupts() {
         served_again(&machine, &fingerprint);
     }
     assert_eq!(std::fs::read(machine.path(BINARY)).unwrap(), std::fs::read(program()).unwrap());
+}
+
+/// Lets install.sh be killed when it has written everything, and says so to nobody.
+fn killed(machine: &Machine, line: &str) {
+    machine.must("cp /usr/bin/systemctl /srv/systemctl");
+    machine.must("sed -i '2i [ \"$1\" != daemon-reload ] || kill -KILL $PPID' /usr/bin/systemctl");
+    assert_eq!(machine.run(&format!("{line}; exit $?")).code, Some(137), "{line}");
+    machine.must("cp /srv/systemctl /usr/bin/systemctl");
+}
+
+fn leftovers(machine: &Machine) -> String {
+    machine.must("find /usr/local /etc -name '*.parley-*' -o -name .unfinished")
+}
+
+#[test]
+fn an_update_that_was_killed_is_finished_by_the_next_one() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    let (fingerprint, running) = (served(&machine, 443, "chat.lan"), process(&machine));
+    let update = format!("{INSTALL} update --yes --wait 2");
+    release(&machine, &another_program());
+    killed(&machine, &update);
+    assert_eq!(process(&machine), running);
+    let text = machine.must(&update);
+    assert!(text.contains("was cut off"), "{text}");
+    assert_ne!(process(&machine), running);
+    assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
+    assert_eq!(leftovers(&machine), "");
+
+    // Two broken ones: what is undone is both.
+    machine.copy(program(), "/srv/good");
+    release(&machine, broken_program().as_bytes());
+    killed(&machine, &update);
+    release(&machine, broken_program().replace("99", "100").as_bytes());
+    let ran = machine.run(&update);
+    assert!(ran.code == Some(1) && ran.text.contains("as it was before"), "{}", ran.text);
+    assert_eq!(std::fs::read(machine.path(BINARY)).unwrap(), another_program());
+    served_again(&machine, &fingerprint);
+    release(&machine, &another_program());
+    machine.must(&update);
+    assert_eq!(leftovers(&machine), "");
+    let text = machine.must(&update);
+    assert!(text.contains("the newest already") && !text.contains("cut off"), "{text}");
+}
+
+#[test]
+fn a_change_of_the_config_that_was_killed_is_finished_by_the_next_one() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    for (change, port) in [("--port 8443", 8443), ("--prefix another", 8443)] {
+        let (line, running) = (format!("{INSTALL} modify --yes {change}"), process(&machine));
+        killed(&machine, &line);
+        let text = machine.must(&line);
+        assert!(text.contains("was cut off"), "{text}");
+        assert_ne!(process(&machine), running);
+        served(&machine, port, "chat.lan");
+        assert_eq!(leftovers(&machine), "");
+    }
+    assert!(machine.read(CONFIG).contains("another"));
+    // As earlier versions left it: it is of no use where the relay answers.
+    machine.must(&format!("ln {BINARY} /usr/local/bin/.parley-relay.parley-old"));
+    let running = process(&machine);
+    let text = machine.must(&format!("{INSTALL} modify --yes"));
+    assert!(text.contains("is removed: the relay answers"), "{text}");
+    assert_eq!((process(&machine), leftovers(&machine)), (running, String::new()));
+}
+
+#[test]
+fn a_relay_that_is_down_or_of_another_program_is_started_though_nothing_is_new() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    for action in ["modify", "update", "install"] {
+        machine.must("systemctl stop parley-relay.service");
+        machine.must(&format!("{INSTALL} {action} --yes"));
+        served(&machine, 443, "chat.lan");
+        let running = process(&machine);
+        machine.must(&format!("cp {BINARY} /usr/local/bin/new && mv /usr/local/bin/new {BINARY}"));
+        machine.must(&format!("{INSTALL} {action} --yes"));
+        assert_ne!(process(&machine), running, "{action}");
+        let running = process(&machine);
+        machine.must(&format!("{INSTALL} {action} --yes"));
+        assert_eq!(process(&machine), running, "{action}");
+    }
 }
