@@ -10,6 +10,8 @@ readonly BINARY=/usr/local/bin/parley-relay
 readonly ETC=/etc/parley-relay
 readonly CONFIG=$ETC/config.toml
 readonly MANIFEST=$ETC/installed
+# What an uninstall has left here, for one with --purge.
+readonly REMOVED=$ETC/removed
 # There from the first change until the relay answers, or all is undone.
 readonly UNFINISHED=$ETC/.unfinished
 readonly UNITS=/etc/systemd/system
@@ -1739,12 +1741,14 @@ recall() {
 }
 
 do_uninstall() {
-  local file directory packaged='' units=("$TIMER")
+  local file directory packaged='' manifest=$MANIFEST units=("$TIMER")
   if ! is_installed; then
     refuse_packaged
-    die 'the relay is not installed'
+    [ -f "$REMOVED" ] || die 'the relay is not installed'
+    [ -n "$purge" ] || die 'the relay is not installed any more' '--purge removes its config and certificates too'
+    manifest=$REMOVED
   fi
-  directory=$(setting directory)
+  directory=$(sed -n 's/^directory=//p' "$manifest" | head -n 1)
   # Config, certificates and account are the package's by now.
   if is_packaged; then
     [ -z "$purge" ] || warn 'a Debian package has the config and certificates too: they stay; apt purge parley-relay'
@@ -1760,14 +1764,20 @@ do_uninstall() {
   for file in "${SOCKETS[@]}"; do
     if [ -n "$(written_sum "$file")" ]; then units+=("$file"); fi
   done
-  for file in "${units[@]}" "$SERVICE"; do systemctl disable --quiet "$file" 2>/dev/null || true; done
-  systemctl stop "${units[@]}" "$SERVICE" 2>/dev/null || true
+  if is_installed; then
+    for file in "${units[@]}" "$SERVICE"; do systemctl disable --quiet "$file" 2>/dev/null || true; done
+    systemctl stop "${units[@]}" "$SERVICE" 2>/dev/null || true
+  fi
   while read -r file; do
     case $file in
-      "$ETC"/*) [ -n "$purge" ] || [ "$file" = "$MANIFEST" ] || continue ;;
+      # Last, so that an uninstall that is cut off can be run again.
+      "$MANIFEST" | "$REMOVED") continue ;;
+      "$ETC"/*) [ -n "$purge" ] || continue ;;
+      # What has come to be there since is somebody's own.
+      *) [ "$manifest" = "$MANIFEST" ] || continue ;;
     esac
     rm -f "$file"
-  done < <(sed -n 's/^file //p' "$MANIFEST")
+  done < <(sed -n 's/^file //p' "$manifest")
   while read -r file; do rm -f "$file"; done < <(leftovers)
   rm -f "$BINARY.previous" "$UNFINISHED"
   rmdir "$UNITS/$TIMER.d" 2>/dev/null || true
@@ -1775,9 +1785,14 @@ do_uninstall() {
   systemctl daemon-reload || true
   if [ -n "$purge" ]; then
     rm -rf "$STORAGE"
-    rm -f "$CONFIG.bak" "$MANIFEST" "$UPDATE_KEY" "$UPDATE_ENV"
-    rmdir "$ETC/tls" "$ETC" 2>/dev/null || true
+    # Keys that were copied for the account, which goes.
+    rm -rf "$ETC/tls"
+    rm -f "$CONFIG.bak" "$UPDATE_KEY" "$UPDATE_ENV" "$REMOVED"
     userdel "$ACCOUNT" 2>/dev/null || true
+    rm -f "$MANIFEST"
+    rmdir "$ETC" 2>/dev/null || true
+  elif [ -f "$MANIFEST" ]; then
+    mv -f "$MANIFEST" "$REMOVED"
   fi
   # The front end's files and the backups are somebody's own.
   rmdir "$directory/mura" "$directory" 2>/dev/null || true

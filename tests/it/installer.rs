@@ -308,6 +308,40 @@ fn a_config_for_use_behind_another_proxy_is_plain_http() {
     machine.must("wget -q -O - http://127.0.0.1:7000/none || [ $? = 8 ]");
 }
 
+#[test]
+fn what_a_plain_uninstall_has_kept_a_purge_removes_later() {
+    let Some(machine) = machine() else { return };
+    machine.must(&key_pair("/root/tls", "chat.example.org"));
+    let before = machine.files();
+    let install = format!(
+        "{INSTALL} --yes --domain chat.example.org --cert /root/tls/cert.pem --key /root/tls/key.pem"
+    );
+    let uninstall = format!("{INSTALL} uninstall --yes");
+    for again in [false, true] {
+        machine.must(&install);
+        machine.must(&uninstall);
+        assert!(machine.has(CONFIG) && machine.has("/etc/parley-relay/tls/key.pem"));
+        let ran = machine.run(&uninstall);
+        assert!(ran.code == Some(1) && ran.text.contains("--purge"), "{}", ran.text);
+        if again {
+            // Nothing of that run knows of the copies.
+            machine.must(&format!("{INSTALL} --yes --certificate self-signed"));
+        } else {
+            machine.write(UNIT, "[Service]\nExecStart=/bin/sleep infinity\n");
+            machine.must("systemctl start parley-relay.service");
+        }
+        let text = machine.must(&format!("{uninstall} --purge"));
+        // What somebody has put there since stays.
+        if !again {
+            process(&machine);
+            machine.must(&format!("systemctl stop parley-relay.service && rm {UNIT}"));
+        }
+        machine.assert_files(&before, &text);
+        assert!(!machine.has("/etc/parley-relay") && !machine.has("/var/lib/parley-relay"));
+        assert_ne!(machine.run("id parley-relay").code, Some(0));
+    }
+}
+
 /// A line of bash that makes cert.pem and key.pem in `directory`, as the original's installer does.
 fn key_pair(directory: &str, name: &str) -> String {
     format!(

@@ -116,3 +116,17 @@ fn a_relay_that_is_down_or_of_another_program_is_started_though_nothing_is_new()
         assert_eq!(process(&machine), running, "{action}");
     }
 }
+
+#[test]
+fn an_uninstall_that_was_killed_can_be_run_again() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    let line = format!("{INSTALL} uninstall --yes --purge");
+    killed(&machine, &line);
+    assert!(!machine.has(BINARY));
+    let text = machine.must(&line);
+    for path in ["/etc/parley-relay", "/var/lib/parley-relay", "/etc/systemd/system/parley-relay.service"] {
+        assert!(!machine.has(path), "{path}\n{text}");
+    }
+    assert_ne!(machine.run("id parley-relay").code, Some(0));
+}
