@@ -337,6 +337,14 @@ refuse_packaged() {
   die 'the relay is installed as a Debian package' 'apt updates and removes it; parley-relay init writes its config'
 }
 
+# One run at a time, and none beside `parley-relay update`, which locks the same directory. It ends with this process.
+lock() {
+  [ -d "${BINARY%/*}" ] && command -v flock >/dev/null || return 0
+  exec 9<"${BINARY%/*}"
+  flock --nonblock 9 ||
+    die 'another run of this script or of parley-relay update is at work' 'nothing has been changed; try again when it has ended'
+}
+
 # is_local NAME : whether no public CA vouches for it.
 is_local() {
   case $1 in
@@ -1761,6 +1769,9 @@ do_uninstall() {
   if [ -z "$purge$assume_yes$packaged" ] && confirm "Remove its config and certificates too ($ETC, $STORAGE)?" no; then
     purge=1
   fi
+  # An automatic update that is at work would put back what is removed.
+  systemctl stop parley-relay-update.service 2>/dev/null || true
+  lock
   for file in "${SOCKETS[@]}"; do
     if [ -n "$(written_sum "$file")" ]; then units+=("$file"); fi
   done
@@ -1894,6 +1905,7 @@ main() {
   fi
   if [ "$action" != uninstall ]; then
     refuse_packaged
+    lock
     [ -z "$public_key" ] || [ -f "$public_key" ] || die "there is no key $public_key"
     choose_mirror
     check_mirror

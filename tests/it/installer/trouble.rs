@@ -399,6 +399,25 @@ fn a_port_that_is_taken_is_told_and_nothing_is_installed() {
 }
 
 #[test]
+fn one_run_is_at_work_at_a_time_and_an_update_is_one() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    for action in ["install", "update", "modify --port 8443", "uninstall"] {
+        let line = format!("flock --nonblock /usr/local/bin {INSTALL} {action} --yes");
+        refused(&machine, &line, "is at work");
+    }
+    // It is held to the end, and no longer.
+    let held = "sed -i '2i [ \"$1\" != daemon-reload ] || parley-relay update --mirror /srv/release' /usr/bin/systemctl";
+    machine.must(&format!("cp /usr/bin/systemctl /srv/; {held}"));
+    let text = machine.must(&format!("{INSTALL} modify --yes --port 8443"));
+    assert!(text.contains("another update is at work in /usr/local/bin"), "{text}");
+    machine.must("mv /srv/systemctl /usr/bin/systemctl");
+    machine.must(&format!("{INSTALL} modify --yes --port 8444"));
+    machine.must(&format!("rm /run/stub/log; {INSTALL} uninstall --yes"));
+    assert!(machine.read("/run/stub/log").contains("stop parley-relay-update.service\n"));
+}
+
+#[test]
 fn who_cannot_install_is_told_why_and_what_to_do() {
     let Some(machine) = machine() else { return };
     refused(&machine, &format!("setpriv --reuid 1000 --regid 1000 --clear-groups {INSTALL} --yes"), "sudo");
