@@ -137,6 +137,7 @@ read_flags() {
     esac
     shift
   done
+  [[ $wait_for =~ ^[1-9][0-9]{0,4}$ ]] || usage_error '--wait is a number of seconds'
   case ${given[sockets]:-no} in
     yes | no) ;;
     *) usage_error '--sockets is yes or no' ;;
@@ -469,14 +470,14 @@ take_away() {
   changed=1
 }
 
-# place_aside FILE WHAT : as place, for a file that updates read, and the relay does not: no reason to restart it. WHAT
+# place_aside FILE MODE WHAT : as place, for a file that updates read, and the relay does not: no reason to restart it. WHAT
 # is said where nothing else has changed.
 aside=()
 place_aside() {
   local was_changed=$changed
   changed=''
-  place "$1" 644 root
-  if [ -n "$changed" ]; then aside+=("$2"); fi
+  place "$1" "$2" root
+  if [ -n "$changed" ]; then aside+=("$3"); fi
   changed=$was_changed
 }
 
@@ -1196,12 +1197,12 @@ write_units() {
   make_directory "$UNITS/$TIMER.d"
   printf '[Timer]\nOnCalendar=\nOnCalendar=%s\n' "$expression" >"$(staged "$schedule")" ||
     die "$schedule cannot be written"
-  place_aside "$schedule" "$schedule: $expression"
+  place_aside "$schedule" 644 "$schedule: $expression"
 }
 
 # Writes down the mirror for updates, automatic ones and those of this script; other lines stay as somebody wrote them.
 keep_mirror() {
-  local flags new_file
+  local flags new_file mode=644
   [ "$mirror" != "$RELEASES" ] || [ -f "$UPDATE_ENV" ] || return 0
   flags=" $(kept_value UPDATE_FLAGS) "
   # Trust in one mirror is none in another.
@@ -1209,13 +1210,22 @@ keep_mirror() {
   if [ -n "$plain_http" ] && [ "$mirror" != "$RELEASES" ]; then flags+=--plain-http; fi
   read -r flags <<<"$flags" || true
   new_file=$(staged "$UPDATE_ENV")
+  # SECURITY: flags and mirror may hold a password. A mode that somebody has set stays, and while it is written, nobody
+  # else reads it.
+  if [ -f "$UPDATE_ENV" ]; then
+    mode=$(stat -c %a "$UPDATE_ENV")
+  elif [[ $mirror == *@* ]]; then
+    mode=600
+  fi
+  rm -f "$new_file"
+  (umask 077 && : >"$new_file") || die "$UPDATE_ENV cannot be written"
   {
     if [ -f "$UPDATE_ENV" ]; then grep -v '^\(MIRROR_BASE_URL\|UPDATE_FLAGS\)=' "$UPDATE_ENV" || true; fi
     if [ "$mirror" != "$RELEASES" ]; then printf 'MIRROR_BASE_URL=%s\n' "$mirror"; fi
     if [ -n "$flags" ]; then printf 'UPDATE_FLAGS=%s\n' "$flags"; fi
   } >"$new_file" || die "$UPDATE_ENV cannot be written"
   # SECURITY: other flags are not told: a proxy's URL may hold a password.
-  place_aside "$UPDATE_ENV" "$UPDATE_ENV: updates come from $mirror${plain_http:+, with --plain-http}"
+  place_aside "$UPDATE_ENV" "$mode" "$UPDATE_ENV: updates come from $mirror${plain_http:+, with --plain-http}"
 }
 
 # A key that was given goes where updates look for one: its file may be gone by then.
@@ -1223,7 +1233,7 @@ keep_public_key() {
   [ -n "$public_key" ] || return 0
   grep -q '^RW' "$public_key" || die "$public_key holds no minisign public key"
   cp "$public_key" "$(staged "$UPDATE_KEY")" || die "$UPDATE_KEY cannot be written"
-  place_aside "$UPDATE_KEY" "$UPDATE_KEY: updates are checked with the key of $public_key"
+  place_aside "$UPDATE_KEY" 644 "$UPDATE_KEY: updates are checked with the key of $public_key"
 }
 
 # unit_file UNIT : where it lies. The drop-in's name comes before those of a person, who has the last word.
@@ -1346,7 +1356,7 @@ write_unit() {
       if [ -n "$changed" ]; then closing+=("$1"); fi
       changed=$changed$was_changed
       ;;
-    *) place_aside "$file" "$file is that of $version" ;;
+    *) place_aside "$file" 644 "$file is that of $version" ;;
   esac
   unit_sums[$1]=$(sha256 "$file")
 }

@@ -286,6 +286,22 @@ fn what_only_updates_read_is_no_reason_to_restart_the_relay_and_is_told() {
 }
 
 #[test]
+fn the_file_of_flags_and_mirror_which_may_hold_passwords_is_as_hidden_as_somebody_made_it() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan --updates weekly"));
+    let env = "/etc/parley-relay/update.env";
+    let mode = || machine.must(&format!("stat -c %a {env}"));
+    machine.must(&format!("{INSTALL} modify --yes --mirror https://a.example"));
+    assert_eq!(mode(), "644\n");
+    machine
+        .must(&format!("echo 'UPDATE_FLAGS=--proxy http://me:s3cret@127.0.0.1:1' >{env}; chmod 600 {env}"));
+    machine.must(&format!("{INSTALL} modify --yes --mirror https://b.example"));
+    assert!(machine.read(env).contains("b.example") && mode() == "600\n", "{}", mode());
+    machine.must(&format!("rm {env}; {INSTALL} modify --yes --mirror https://me:s3cret@c.example"));
+    assert_eq!(mode(), "600\n");
+}
+
+#[test]
 fn an_update_by_hand_comes_from_the_mirror_of_automatic_updates_too() {
     let Some(mut machine) = machine() else { return };
     let mirror = machine.serve("/srv/release").replace("127.0.0.1", "mirror.lan");
@@ -431,7 +447,14 @@ fn who_cannot_install_is_told_why_and_what_to_do() {
         "no file /none",
     );
     refused(&machine, &format!("{INSTALL} --yes --domain chat..lan"), "--domain");
-    for line in ["--prot 1", "--domain", "--certificate none --yes --domain chat.lan"] {
+    for line in [
+        "--prot 1",
+        "--domain",
+        "--certificate none --yes --domain chat.lan",
+        "--wait abc",
+        "--wait 0",
+        "--wait 08",
+    ] {
         assert_eq!(machine.run(&format!("{INSTALL} {line}")).code, Some(64), "{line}");
     }
     let help = machine.must(&format!("{INSTALL} --help"));
