@@ -1653,6 +1653,7 @@ do_install() {
     commit
     tell_unchanged 'Nothing has changed: it is installed, and it answers.'
     set_timer
+    tell_rest
     return
   fi
   retire_certbot
@@ -1660,6 +1661,7 @@ do_install() {
   commit
   set_timer
   tell_where
+  tell_rest
 }
 
 # tell_unchanged TEXT : the text if nothing was written at all; else what was, for which the relay is not restarted.
@@ -1714,6 +1716,7 @@ do_modify() {
   commit
   set_timer
   tell_where
+  tell_rest
 }
 
 do_update() {
@@ -1846,6 +1849,22 @@ tell_where() {
   if [ "${answer[certificate]}" = files ] && command -v openssl >/dev/null; then
     note "certificate: $(openssl x509 -in "${answer[cert]}" -noout -fingerprint -sha256 2>/dev/null)"
   fi
+}
+
+# Where things are, and what is not well around the relay: its own doctor knows. None of that undoes anything.
+tell_rest() {
+  local found
+  note "Its config is $CONFIG; after a change there: systemctl reload ${SERVICE%.service}"
+  if [ "${answer[updates]}" = off ]; then
+    note 'Automatic updates are off: install.sh modify --updates weekly turns them on.'
+  fi
+  has doctor || return 0
+  found=$(timeout 60 "$new" doctor --config "$CONFIG" 2>&1 |
+    awk '/^(ok|warning|error)[ :]/ { shown = $1 != "ok" } shown') || true
+  [ -n "$found" ] || return 0
+  say ''
+  say 'What is not well around it, as parley-relay doctor tells:'
+  say "$found"
 }
 
 # What was copied once is not copied again by itself.

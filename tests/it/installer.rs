@@ -111,6 +111,27 @@ fn a_fresh_install_serves_and_a_second_run_changes_nothing() {
 }
 
 #[test]
+fn who_has_installed_is_told_what_is_not_well_and_where_things_are() {
+    let Some(mut machine) = machine() else { return };
+    let away = ["Automatic updates are off", CONFIG, "error    backend"];
+    let install = format!("{INSTALL} --yes --domain chat.lan");
+    for line in [install.clone(), format!("{INSTALL} modify --yes --prefix another"), install] {
+        let text = machine.must(&line);
+        for told in away {
+            assert!(text.contains(told), "{told}\n{text}");
+        }
+        assert!(!text.contains("\nok "), "{text}");
+    }
+    machine.write("/srv/backend/another/health", "ok");
+    let backend = machine.serve("/srv/backend");
+    let text = machine.must(&format!("{INSTALL} modify --yes --updates weekly --backend {backend}"));
+    for told in &away[..1] {
+        assert!(!text.contains(told), "{told}\n{text}");
+    }
+    assert!(!text.contains("error    backend"), "{text}");
+}
+
+#[test]
 fn the_questions_are_answered_at_a_terminal() {
     let Some(machine) = machine() else { return };
     machine.write("/opt/parley-chat/config.toml", SOVA);
@@ -197,7 +218,7 @@ fn uninstall_removes_what_was_installed_and_nothing_else() {
     machine.write("/opt/parley-relay/mura/index.html", "the front end");
     let before = machine.files();
     let text = machine.must(&format!("umask 077; {INSTALL} --yes --domain chat.lan"));
-    assert!(!text.contains("warning"), "{text}");
+    assert!(!text.contains("warning:"), "{text}");
     machine.must(&format!("{INSTALL} uninstall --yes"));
     assert!(!machine.has(BINARY) && !machine.has(UNIT) && machine.has(CONFIG));
     assert!(machine.has("/var/lib/parley-relay/local-ca/root.pem"));
