@@ -445,6 +445,7 @@ leftovers() {
 take_up() {
   local old name lines
   lines=$(leftovers)
+  if is_active "$SERVICE" && runs_binary only && "$BINARY" upgrade --help >/dev/null 2>&1; then hands_over=1; fi
   if [ ! -e "$UNFINISHED" ]; then
     [ -n "$lines" ] || return 0
     # Of an earlier version of this script.
@@ -459,7 +460,7 @@ take_up() {
     if [ -n "$old" ]; then undo+=("restore ${old%/*}/${name%.parley-old}"); fi
   done <<<"$lines"
   say 'A run before this one was cut off: the relay is started anew.'
-  changed=1
+  changed=1 hands_over=''
 }
 
 # take_away FILE : removes a file that is kept until the relay answers.
@@ -1349,11 +1350,15 @@ write_unit() {
     return
   fi
   case $1 in
-    "$SERVICE" | "$SOCKET_DROP_IN") place "$file" 644 root ;;
-    *.socket)
+    "$SERVICE" | "$SOCKET_DROP_IN" | *.socket)
       changed=''
       place "$file" 644 root
-      if [ -n "$changed" ]; then closing+=("$1"); fi
+      if [ -n "$changed" ]; then
+        case $1 in
+          *.socket) closing+=("$1") ;;
+          *) hands_over='' ;;
+        esac
+      fi
       changed=$changed$was_changed
       ;;
     *) place_aside "$file" 644 "$file is that of $version" ;;
@@ -1528,12 +1533,14 @@ answers() {
 # Whether what runs is what is on disk, and answers.
 is_well() { runs_binary && answers; }
 
-# Whether the program on disk is the one that runs, and has not been put there since.
+# Whether the program on disk is the one that runs, and has not been put there since. What is neither, such as a
+# script's interpreter, is not looked into; with `only`, it is no.
 runs_binary() {
   local pid
-  pid=$(systemctl show --value --property=MainPID "$SERVICE" 2>/dev/null) || return 0
-  case $(readlink "/proc/${pid:-0}/exe") in
+  pid=$(systemctl show --value --property=MainPID "$SERVICE" 2>/dev/null) || pid=0
+  case $(readlink "/proc/${pid:-0}/exe" || true) in
     "$BINARY" | "$BINARY (deleted)") [ "/proc/$pid/exe" -ef "$BINARY" ] ;;
+    *) [ $# = 0 ] ;;
   esac
 }
 
@@ -1544,15 +1551,39 @@ bracketed() {
   esac
 }
 
-# Starts or restarts the service, and waits until it answers.
+# Whether the process that runs can let another take over; until then, it serves.
+hands_over=''
+
+# The process that runs starts the program on disk, with the config on disk, and lets it take over when it is ready:
+# no port is closed, and nothing that is open ends.
+hand_over() {
+  local asking=$BINARY told code=0
+  [ -n "$hands_over" ] && [ "${answer[sockets]}" = no ] && [ "${#closing[@]}" = 0 ] || return 1
+  # The program that worked until now asks for it: it can be waited for.
+  if [ -e "$(kept "$BINARY")" ]; then asking=$(kept "$BINARY"); fi
+  told=$(timeout 60 "$asking" upgrade --config "$CONFIG" 2>&1) || code=$?
+  case $code in
+    0) ;;
+    75)
+      # It goes on, and is not started again for what is undone now.
+      service_touched=''
+      die 'the new process is not fit to take over; the one that runs goes on' "$told"
+      ;;
+    *) return 1 ;;
+  esac
+  wait_for_answer
+}
+
+# Has the service run what is on disk, and waits until it answers.
 start_service() {
-  local second unit
+  local unit
   service_touched=1
   systemctl daemon-reload || die 'systemd does not take the units'
   for unit in "${sockets[@]}" "$SERVICE"; do
     is_enabled "$unit" || undo+=("disable $unit")
     systemctl enable --quiet "$unit" || die "$unit cannot be enabled"
   done
+  if hand_over; then return; fi
   # A socket that listens elsewhere from now on. One that goes leaves its port to the relay that still runs, so that
   # it is not refused for longer than the restart takes; then the service, which stops first, starts its sockets.
   for unit in "${closing[@]}"; do
@@ -1560,11 +1591,18 @@ start_service() {
   done
   # Not waited for: systemd gives a program that never gets ready more time than --wait says.
   systemctl restart --no-block "$SERVICE" || failed_to_answer
-  for ((second = 0; second < wait_for; second++)); do
-    if answers; then return; fi
+  wait_for_answer
+}
+
+wait_for_answer() {
+  local second=0
+  while [ "$second" -lt "$wait_for" ]; do
+    if is_well; then return; fi
     sleep 1
+    # What is open on the one before may end first: that is no time of the new one.
+    [ "$(systemctl show --value --property=ActiveState "$SERVICE" 2>/dev/null)" = deactivating ] || second=$((second + 1))
   done
-  answers || failed_to_answer
+  is_well || failed_to_answer
 }
 
 # Nothing is new; but somebody may have stopped it, or changed the program under it.

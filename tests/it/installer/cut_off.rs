@@ -23,6 +23,8 @@ fn what_is_undone_is_undone_to_its_end_however_often_somebody_interrupts() {
     release(&machine, broken_program().as_bytes());
     // At a terminal, Ctrl-C is for all that the script has started too.
     for (signal, whom) in [("INT", "-- -$!"), ("TERM", "$!"), ("HUP", "-- -$!")] {
+        // One whose program was changed under it is not asked to hand over: it is restarted.
+        machine.must(&format!("cp {BINARY} /usr/local/bin/new && mv /usr/local/bin/new {BINARY}"));
         let ran = machine.run(&format!(
             "set -m; rm /run/stub/log; {INSTALL} update --yes --wait 40 & until grep -qs restart /run/stub/log; do sleep 0.1; done; \
              sleep 0.5; for try in 1 2 3 4 5 6; do kill -{signal} {whom}; sleep 0.03; done 2>/dev/null; wait $!"

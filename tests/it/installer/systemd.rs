@@ -317,6 +317,47 @@ fn a_broken_program_is_undone_under_systemd_too() {
 }
 
 #[test]
+fn an_update_or_another_config_is_taken_over_by_a_new_process_and_no_port_is_closed() {
+    let Some(machine) = installed_with_good() else { return };
+    let state = || ["InvocationID", "MainPID"].map(|property| show(&machine, property));
+    let ask = |port| {
+        format!(
+            "openssl s_client -connect 127.0.0.1:{port} -servername chat.lan </dev/null 2>/dev/null | grep -q 'BEGIN CERT'"
+        )
+    };
+    let mut before = state();
+    release(&machine, &another_program());
+    for (action, port) in [("update", 443), ("modify --prefix another", 443), ("modify --port 8443", 8443)] {
+        let probe = if port == 443 { ask(443) } else { "sleep 0.1".into() };
+        machine.must(&format!(
+            "{INSTALL} {action} --yes & while kill -0 $! 2>/dev/null; do {probe} || exit 1; done; wait $! && {}",
+            ask(port)
+        ));
+        let after = state();
+        assert!(after[0] == before[0] && after[1] != before[1], "{action}: {before:?} {after:?}");
+        machine.must(&format!("[ /proc/{}/exe -ef {BINARY} ]", after[1]));
+        before = after;
+    }
+    // One that is not fit is not asked a second time, and the relay that runs hears nothing of it.
+    release(&machine, broken_program().as_bytes());
+    let ran = machine.run(&format!("{INSTALL} update --yes"));
+    assert!(ran.code == Some(1) && ran.text.contains("the one that runs goes on"), "{}", ran.text);
+    assert_eq!(state(), before);
+    // Another unit needs another service.
+    release_with_another_unit(&machine, "99.0.0", SERVES);
+    machine.must(&format!("{INSTALL} update --yes"));
+    assert_ne!(state()[0], before[0]);
+    // The time that the one before takes to end is not the new one's.
+    let drop_in = format!("{UNITS}/parley-relay.service.d");
+    machine
+        .must(&format!("mkdir {drop_in} && printf '[Service]\nExecStop=/bin/sleep 6\n' >{drop_in}/a.conf"));
+    machine.must("systemctl daemon-reload");
+    let begun = Instant::now();
+    machine.must(&format!("{INSTALL} modify --yes --port 9443 --wait 3 && {}", ask(9443)));
+    assert!(begun.elapsed() > Duration::from_secs(6));
+}
+
+#[test]
 fn updates_by_the_timer_come_from_the_mirror_without_tls_that_was_trusted() {
     let Some(mut machine) = installed() else { return };
     let mirror = machine.serve("/srv/release").replace("127.0.0.1", "mirror.lan");
