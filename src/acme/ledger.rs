@@ -8,10 +8,10 @@ use time::{Duration, OffsetDateTime};
 use tracing::warn;
 
 use super::schedule::{self, Window};
-use crate::tls::certificates::Validity;
 use crate::{
     config::{Subject, acme::ChallengeKind},
     storage::{Storage, StorageError},
+    tls::certificates::Validity,
 };
 
 /// The directory of certificates in the storage directory.

@@ -12,7 +12,7 @@ use http::uri::Scheme;
 use time::OffsetDateTime;
 use tokio::runtime;
 
-pub(crate) use probe::{HealthError, ask};
+pub(crate) use probe::{HealthError, ask, status};
 
 use super::{ConfigArgs, EXIT_INTERNAL, answer};
 use crate::{

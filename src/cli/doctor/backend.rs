@@ -5,12 +5,10 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::Finding;
 use crate::{
+    cli::health,
     config::{Backend, ProxyUrl, UriPrefix},
     error::Chain,
     proxy::egress::{self, Egress, Form},
@@ -68,10 +66,6 @@ fn way(backend: &Backend, proxy: Option<&ProxyUrl>) -> Result<Egress, site::Site
 
 async fn ask(egress: &Egress, backend: &Backend, prefix: &UriPrefix) -> Result<StatusCode, String> {
     let stream = egress.connect(None).await.map_err(|error| Chain(&error).to_string())?;
-    let http = |error: hyper::Error| Chain(&error).to_string();
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-    // It ends with the exchange, or when the runtime does.
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let path = format!("{}/health", prefix.as_path());
     let mut request =
         Request::builder().method(Method::GET).header(header::HOST, backend.url.authority.as_str());
@@ -86,5 +80,5 @@ async fn ask(egress: &Egress, backend: &Backend, prefix: &UriPrefix) -> Result<S
         }
     };
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    Ok(sender.send_request(request).await.map_err(http)?.status())
+    health::status(stream, request).await.map_err(|error| Chain(&error).to_string())
 }

@@ -91,10 +91,18 @@ async fn converse(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     target: &Target,
 ) -> Result<StatusCode, HealthError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(HealthError::Http)?;
+    status(stream, request(target)).await.map_err(HealthError::Http)
+}
+
+/// Sends one request on a connection of its own, and gives the answer's status.
+pub(crate) async fn status(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Empty<Bytes>>,
+) -> hyper::Result<StatusCode> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // It ends with the exchange, or when the runtime does.
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    Ok(sender.send_request(request(target)).await.map_err(HealthError::Http)?.status())
+    Ok(sender.send_request(request).await?.status())
 }
 
 fn request(target: &Target) -> Request<Empty<Bytes>> {
