@@ -36,7 +36,7 @@ mirror=${mirror%/}
 
 usage() {
   cat <<'HELP'
-Usage: install.sh [install|update|modify|uninstall] [options]
+Usage: install.sh [install|update|modify|uninstall|doctor] [options]
 
 Without an action it shows a menu. Without a terminal, or with --yes, nothing is asked: an option that is not given
 has the value that the question would have offered.
@@ -45,6 +45,7 @@ has the value that the question would have offered.
   update       a new program; the config stays
   modify       the same questions again, with the present answers
   uninstall    removes what was installed; config and certificates stay without --purge
+  doctor       looks at the relay and all around it, and changes nothing: parley-relay doctor
 
 Answers:
   --domain NAME           domain or IP address that people type; again for more of them
@@ -81,6 +82,7 @@ Options:
   --unverified            take a program that SHA256SUMS does not name
   --any-version           take a release that is older than what is installed
   --plain-http            trust an http:// mirror without a signature
+  --replace-units         put our units in the place of those that somebody has edited, which are backed up
   --wait SECONDS          for the relay to answer, before all is undone   [30]
   --purge                 with uninstall: remove config and certificates too
   --help
@@ -104,13 +106,13 @@ no_room() { die 'temporary files cannot be written' 'is the disk full?'; }
 
 declare -A answer=() given=()
 domains=()
-action='' assume_yes='' purge='' unverified='' any_version='' plain_http='' files='' public_key='' wait_for=30
+action='' assume_yes='' purge='' unverified='' any_version='' plain_http='' replace_units='' files='' public_key='' wait_for=30
 sova=/opt/parley-chat/config.toml
 
 read_flags() {
   while [ $# -gt 0 ]; do
     case $1 in
-      install | update | modify | uninstall) action=$1 ;;
+      install | update | modify | uninstall | doctor) action=$1 ;;
       --help | -h)
         usage
         exit 0
@@ -120,6 +122,7 @@ read_flags() {
       --unverified) unverified=1 ;;
       --any-version) any_version=1 ;;
       --plain-http) plain_http=1 ;;
+      --replace-units) replace_units=1 ;;
       --domain | --prefix | --backend | --sova | --directory | --port | --http-port | --certificate | --cert | --key | \
         --email | --dns-hook | --upstream-proxy | --acme-proxy | --frontend | --updates | --update-time | \
         --sockets | --take-over | --files | --mirror | --public-key | --wait)
@@ -284,9 +287,10 @@ unit_value() {
 }
 
 # Finds what serves already: sets old_units, old_config, old_port, old_cert, old_key, old_name.
-old_units=() old_config='' old_port='' old_cert='' old_key='' old_name='' old_directory=''
+old_units=() old_config='' old_port='' old_cert='' old_key='' old_name='' old_directory='' old_nginx=''
+old_by_dns='' old_hook=''
 find_older() {
-  local nginx_units=() unit conf start
+  local nginx_units=() unit start
   start=$(unit_value "$SERVICE" ExecStart)
   case $start in
     *main.py*)
@@ -300,24 +304,36 @@ find_older() {
   done
   old_units+=("${nginx_units[@]}")
   [ "${#nginx_units[@]}" -gt 0 ] || return 0
-  conf=$(unit_value "${nginx_units[0]}" ExecStart | sed -n 's/.* -c \([^ ]*\).*/\1/p')
-  old_port=$(nginx_value "$conf" listen)
+  old_nginx=$(unit_value "${nginx_units[0]}" ExecStart | sed -n 's/.* -c \([^ ]*\).*/\1/p')
+  old_port=$(nginx_value "$old_nginx" listen)
   old_port=${old_port##*:}
-  old_cert=$(nginx_value "$conf" ssl_certificate)
-  old_key=$(nginx_value "$conf" ssl_certificate_key)
-  old_name=$(nginx_value "$conf" server_name)
+  old_cert=$(nginx_value "$old_nginx" ssl_certificate)
+  old_key=$(nginx_value "$old_nginx" ssl_certificate_key)
+  old_name=$(nginx_value "$old_nginx" server_name)
   case $old_cert in
     "$LETSENCRYPT"/*)
       if [ -z "$old_name" ]; then
         old_name=${old_cert#"$LETSENCRYPT"/}
         old_name=${old_name%%/*}
       fi
+      find_certbots_way
       ;;
   esac
   if [ -z "$old_name" ] && [ -n "$old_cert" ] && command -v openssl >/dev/null; then
     old_name=$(openssl x509 -in "$old_cert" -noout -ext subjectAltName 2>/dev/null |
       sed -n 's/.*\(DNS\|IP Address\):\([^, ]*\).*/\2/p' | head -n 1) || old_name=''
   fi
+}
+
+# By what certbot showed that the name is ours: where that was the DNS, the ports may not be open to the CA.
+find_certbots_way() {
+  local lineage=${old_cert#"$LETSENCRYPT"/} renewal
+  renewal=${LETSENCRYPT%/*}/renewal/${lineage%%/*}.conf
+  grep -qs '^\(pref_challs *=.*dns-01\|authenticator *= *dns\)' "$renewal" || return 0
+  old_by_dns=1
+  # The relay's hook is told what certbot's is. One that root alone can run is of no use to it.
+  old_hook=$(sed -n 's/^manual_auth_hook *= *//p' "$renewal" | head -n 1)
+  [ -f "$old_hook" ] && [ $((0$(stat -c %a "$old_hook") & 001)) != 0 ] || old_hook=''
 }
 
 is_active() { systemctl is-active --quiet "$1" 2>/dev/null; }
@@ -419,6 +435,7 @@ keep() {
   if [ ! -e "$UNFINISHED" ]; then
     undo+=("remove $UNFINISHED")
     : >"$UNFINISHED" || die "$UNFINISHED cannot be written" 'is the disk full?'
+    sync "$ETC"
   fi
   if [ -e "$(kept "$1")" ]; then return; fi
   if [ -e "$1" ]; then
@@ -539,9 +556,12 @@ wait_until_active() {
   return 1
 }
 
-# What has been done stays done.
+# What has been done stays done, after a power cut too: the new names are on the disk before the old ones go.
 commit() {
-  local entry
+  local entry directory
+  while read -r directory; do
+    sync "$directory" || warn "$directory cannot be synced: a power cut in the next seconds may undo some of it"
+  done < <(if [ "${#placed[@]}" -gt 0 ]; then dirname "${placed[@]}" | sort -u; fi)
   for entry in "${undo[@]}"; do
     case $entry in
       restore\ *) rm -f "$(kept "${entry#* }")" ;;
@@ -625,6 +645,11 @@ check_mirror_is_seen() {
   esac
   case $place/ in
     /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*)
+      # Files that are brought this once come from elsewhere.
+      if [ "$action" = update ] && [ -z "$mirror_given" ]; then
+        warn "automatic updates do not see the mirror $mirror: home directories and /tmp are kept from them"
+        return
+      fi
       die "automatic updates do not see the mirror $mirror: home directories and /tmp are kept from them" \
         'move it, for instance to /srv, and give --mirror again' \
         'or --updates off; --files DIR takes files from there this once'
@@ -945,7 +970,7 @@ ask_certificate() {
   offered=$(wanted_certificate)
   if [ -z "$offered" ] && [ -n "$old_cert" ]; then
     case $old_cert in
-      "$LETSENCRYPT"/*) offered=acme ;;
+      "$LETSENCRYPT"/*) offered=${old_by_dns:+dns} offered=${offered:-acme} ;;
       *) offered=files ;;
     esac
   fi
@@ -977,7 +1002,7 @@ ask_certificate() {
     acme | auto | dns)
       if by_acme; then ask email "Email for Let's Encrypt (empty for none)" "$(present tls.acme email)"; fi
       if [ "${answer[certificate]}" = dns ]; then
-        ask dns-hook 'Program that sets DNS records (empty: by hand)' "$(present tls.acme.dns hook)"
+        ask dns-hook 'Program that sets DNS records (empty: by hand)' "$(first "$(present tls.acme.dns hook)" "$old_hook")"
       fi
       ;;
   esac
@@ -1065,12 +1090,17 @@ setting() {
 
 base_config='' downloaded='' version=''
 
+account_made=''
 make_account() {
   if id -u "$ACCOUNT" >/dev/null 2>&1; then return; fi
   useradd --system --user-group --no-create-home --home-dir "$STORAGE" --shell /usr/sbin/nologin "$ACCOUNT" ||
     die "the user $ACCOUNT cannot be made"
   undo+=(account)
+  account_made=1
 }
+
+# Whether this script has made the account, now or before: what it has not made, it does not remove.
+made_account() { [ -n "$account_made" ] || grep -qsx account=made "$MANIFEST" "$REMOVED"; }
 
 # Keys and certificates: the service's own directory, which it would otherwise make when it starts.
 make_storage() {
@@ -1345,9 +1375,16 @@ write_unit() {
   file=$(unit_file "$1")
   print_unit "$1" >"$(staged "$file")" || die "$file cannot be written"
   if is_edited "$1"; then
-    if is_another "$1"; then note "$file has been edited and stays; the new version has another: parley-relay unit $1"; fi
-    rm -f "$(staged "$file")"
-    return
+    if stays "$1"; then
+      if is_another "$1"; then
+        note "$file has been edited and stays; $version has another: parley-relay unit $1"
+        note '  --replace-units puts that in its place'
+      fi
+      rm -f "$(staged "$file")"
+      return
+    fi
+    back_up "$file"
+    note "$file was somebody's own and is ours now; theirs is kept in $backups"
   fi
   case $1 in
     "$SERVICE" | "$SOCKET_DROP_IN" | *.socket)
@@ -1366,45 +1403,60 @@ write_unit() {
   unit_sums[$1]=$(sha256 "$file")
 }
 
-# The units as the program prints them that is about to be replaced, for installs whose manifest has no checksums.
-# Only an update asks; the other actions write the units anew.
-updating=''
-remember_units() {
-  local unit
-  updating=1
-  for unit in "$SERVICE" "${UPDATE_UNITS[@]}"; do
-    "$BINARY" unit "$unit" >"$work/$unit" 2>/dev/null || rm -f "$work/$unit"
-  done
-}
-
 # written_sum UNIT : the SHA-256 of the unit as it was last written by this script or by `parley-relay update`.
 written_sum() {
   [ -r "$MANIFEST" ] || return 0
   sed -n "s/^unit $1 //p" "$MANIFEST" | head -n 1
 }
 
+# print_before UNIT : as the program prints it that this run replaces, for a manifest that has no checksums.
+print_before() {
+  local program=$BINARY
+  if [ -e "$(kept "$BINARY")" ]; then program=$(kept "$BINARY"); fi
+  "$program" unit "$1" 2>/dev/null || true
+}
+
+# is_as_written UNIT FILE : whether FILE is the unit as we last wrote it.
+is_as_written() {
+  local written
+  written=$(written_sum "$1")
+  if [ -n "$written" ]; then
+    [ "$(sha256 "$2")" = "$written" ]
+  else
+    print_before "$1" | cmp -s - "$2"
+  fi
+}
+
 # is_edited UNIT : whether what is on disk is somebody's own.
 is_edited() {
-  local file written
+  local file
   file=$(unit_file "$1")
-  [ -n "$updating" ] && [ -f "$file" ] || return 1
-  ! cmp -s "$file" "$(staged "$file")" || return 1
-  written=$(written_sum "$1")
-  if [ -z "$written" ]; then
-    if cmp -s "$file" "$work/$1"; then return 1; else return 0; fi
+  [ -f "$file" ] && ! cmp -s "$file" "$(staged "$file")" || return 1
+  if is_installed; then
+    if is_as_written "$1" "$file"; then return 1; fi
+  else
+    # That of the relay before has been backed up.
+    [[ " ${old_units[*]} " != *" $1 "* ]]
   fi
-  [ "$(sha256 "$file")" != "$written" ]
 }
 
 # is_another UNIT : whether the new program has another unit than the one that was edited.
 is_another() {
-  local written
-  written=$(written_sum "$1")
-  if [ -z "$written" ]; then
-    if cmp -s "$(staged "$(unit_file "$1")")" "$work/$1"; then return 1; else return 0; fi
-  fi
-  [ "$(sha256 "$(staged "$(unit_file "$1")")")" != "$written" ]
+  if is_as_written "$1" "$(staged "$(unit_file "$1")")"; then return 1; fi
 }
+
+# stays UNIT : whether one that somebody edited does: it is our service's, and can do what was asked for now.
+stays() {
+  local file
+  [ -z "$replace_units" ] && is_installed || return 1
+  file=$(unit_file "$1")
+  case $1 in
+    *.socket) [[ " $(ports_of "$file") " == *" $(ports_of "$(staged "$file")") "* ]] ;;
+  esac
+}
+
+# ports_of FILE : those of a socket unit, in one line.
+ports_of() { sed -n 's/^ListenStream=\(.*:\)\{0,1\}\([0-9]*\)$/\2/p' "$1" | paste -s -d ' '; }
 
 # The schedule as systemd's calendar expression.
 calendar() {
@@ -1430,6 +1482,7 @@ write_manifest() {
     for file in directory updates update-time sockets; do
       if [ -n "${answer[$file]:-}" ]; then say "$file=${answer[$file]}"; fi
     done
+    if made_account; then say account=made; fi
     # What was last written by us: what is on disk and is another has been edited.
     for unit in "$SERVICE" "${UPDATE_UNITS[@]}" "${sockets[@]}" ${sockets:+"$SOCKET_DROP_IN"}; do
       sum=${unit_sums[$unit]:-$(written_sum "$unit")}
@@ -1445,19 +1498,26 @@ write_manifest() {
   changed=$was_changed
 }
 
-# A copy of what the older relay was, for a person who wants it back.
+# back_up FILE… : copies, for a person who wants them back.
+backups=''
+back_up() {
+  if [ -z "$backups" ]; then
+    backups=${answer[directory]}/backup/$(date +%Y%m%d-%H%M%S)
+    make_directory "$backups"
+    undo+=("rmtree $backups")
+    chmod 700 "$backups"
+  fi
+  cp -pL "$@" "$backups/" || die "$backups cannot be written" 'is the disk full?'
+}
+
 back_up_older() {
-  local into unit file
+  local unit file
   [ "${#old_units[@]}" -gt 0 ] || return 0
-  into=${answer[directory]}/backup/$(date +%Y%m%d-%H%M%S)
-  make_directory "$into"
-  chmod 700 "$into"
-  undo+=("rmtree $into")
-  for unit in "${old_units[@]}"; do cp -p "$UNITS/$unit" "$into/" || die "$into cannot be written" 'is the disk full?'; done
-  for file in "$old_config" "$old_cert" "$old_key"; do
-    if [ -f "$file" ]; then cp -pL "$file" "$into/" || die "$into cannot be written" 'is the disk full?'; fi
+  for unit in "${old_units[@]}"; do back_up "$UNITS/$unit"; done
+  for file in "$old_config" "$old_nginx" "$old_cert" "$old_key"; do
+    if [ -f "$file" ]; then back_up "$file"; fi
   done
-  note "The older relay's config, units and certificate are kept in $into"
+  note "The older relay's config, units and certificate are kept in $backups"
 }
 
 # certbot would go on renewing by way of a port and a unit that are ours now. Its line goes where nothing else
@@ -1476,6 +1536,7 @@ retire_certbot() {
     return 0
   fi
   cp "$lines" "$lines.before" || no_room
+  back_up "$lines"
   undo+=("crontab $lines.before")
   grep -v 'certbot renew.*parley-\(relay\|chat\)-nginx' "$lines.before" >"$lines" || true
   crontab "$lines" || die 'the crontab cannot be changed'
@@ -1483,6 +1544,7 @@ retire_certbot() {
 }
 
 # Certificates that are there already are served from the first moment.
+imported=''
 take_over_certificate() {
   local directory=${old_cert%/*}
   by_acme || return 0
@@ -1492,13 +1554,14 @@ take_over_certificate() {
   esac
   if "$new" cert import "$directory" --storage "$(first "$(toml_value "$CONFIG" tls storage)" "$STORAGE")" >/dev/null; then
     note "The certificate in $directory is taken over"
+    imported=1
   else
     warn "the certificate in $directory is not taken over: the relay asks for a new one"
   fi
 }
 
 order_by_dns() {
-  [ "${answer[certificate]}" = dns ] && [ -z "${answer[dns-hook]:-}" ] || return 0
+  [ "${answer[certificate]}" = dns ] && [ -z "${answer[dns-hook]:-}$imported" ] || return 0
   local order=(cert issue "${domains[@]}" --dns-manual --config "$CONFIG")
   if [ -n "$assume_yes" ]; then
     warn "the DNS record has to be set by hand: run $BINARY ${order[*]}"
@@ -1530,14 +1593,16 @@ answers() {
   fi
 }
 
-# Whether what runs is what is on disk, and answers.
-is_well() { runs_binary && answers; }
+main_pid() { systemctl show --value --property=MainPID "$SERVICE" 2>/dev/null || true; }
+
+# is_well [PID] : whether what runs is what is on disk, and another process than that one, and answers.
+is_well() { [ "$(main_pid)" != "${1:-}" ] && runs_binary && answers; }
 
 # Whether the program on disk is the one that runs, and has not been put there since. What is neither, such as a
 # script's interpreter, is not looked into; with `only`, it is no.
 runs_binary() {
   local pid
-  pid=$(systemctl show --value --property=MainPID "$SERVICE" 2>/dev/null) || pid=0
+  pid=$(main_pid)
   case $(readlink "/proc/${pid:-0}/exe" || true) in
     "$BINARY" | "$BINARY (deleted)") [ "/proc/$pid/exe" -ef "$BINARY" ] ;;
     *) [ $# = 0 ] ;;
@@ -1576,7 +1641,7 @@ hand_over() {
 
 # Has the service run what is on disk, and waits until it answers.
 start_service() {
-  local unit
+  local unit before
   service_touched=1
   systemctl daemon-reload || die 'systemd does not take the units'
   for unit in "${sockets[@]}" "$SERVICE"; do
@@ -1589,20 +1654,22 @@ start_service() {
   for unit in "${closing[@]}"; do
     if is_active "$unit"; then systemctl stop "$unit" || die "$unit cannot be stopped"; fi
   done
+  before=$(main_pid)
   # Not waited for: systemd gives a program that never gets ready more time than --wait says.
   systemctl restart --no-block "$SERVICE" || failed_to_answer
-  wait_for_answer
+  wait_for_answer "$before"
 }
 
+# wait_for_answer [PID] : of another process than that one.
 wait_for_answer() {
   local second=0
   while [ "$second" -lt "$wait_for" ]; do
-    if is_well; then return; fi
+    if is_well "$@"; then return; fi
     sleep 1
     # What is open on the one before may end first: that is no time of the new one.
     [ "$(systemctl show --value --property=ActiveState "$SERVICE" 2>/dev/null)" = deactivating ] || second=$((second + 1))
   done
-  is_well || failed_to_answer
+  is_well "$@" || failed_to_answer
 }
 
 # Nothing is new; but somebody may have stopped it, or changed the program under it.
@@ -1714,10 +1781,11 @@ tell_unchanged() {
   systemctl daemon-reload || warn 'systemd has not read the units anew: systemctl daemon-reload'
 }
 
-# The state of the service and its sockets, to go back to. Of a service that is new it is undone with its unit.
+# The state of the service and its sockets, to go back to. Of a service that is new it is undone with its unit; that
+# of an older relay has been retired.
 undo_service_state() {
   local unit active enabled
-  is_installed || return 0
+  [ -f "$UNITS/$SERVICE" ] && [[ " ${old_units[*]} " != *" $SERVICE "* ]] || return 0
   for unit in $(present_sockets) "$SERVICE"; do
     active=no enabled=no
     if is_active "$unit"; then active=yes; fi
@@ -1763,7 +1831,6 @@ do_update() {
   before=$("$BINARY" --version 2>/dev/null || true)
   base_config=$CONFIG
   get_program
-  remember_units
   recall
   check_mirror_is_seen
   check_mirror_is_ours
@@ -1849,9 +1916,13 @@ do_uninstall() {
     rm -rf "$STORAGE"
     # Keys that were copied for the account, which goes.
     rm -rf "$ETC/tls"
-    rm -f "$CONFIG.bak" "$UPDATE_KEY" "$UPDATE_ENV" "$REMOVED"
-    userdel "$ACCOUNT" 2>/dev/null || true
-    rm -f "$MANIFEST"
+    rm -f "$CONFIG.bak" "$UPDATE_KEY" "$UPDATE_ENV"
+    if made_account; then
+      userdel "$ACCOUNT" 2>/dev/null || true
+    else
+      note "The user $ACCOUNT was there before the relay, and stays: userdel $ACCOUNT"
+    fi
+    rm -f "$REMOVED" "$MANIFEST"
     rmdir "$ETC" 2>/dev/null || true
   elif [ -f "$MANIFEST" ]; then
     mv -f "$MANIFEST" "$REMOVED"
@@ -1860,6 +1931,15 @@ do_uninstall() {
   rmdir "$directory/mura" "$directory" 2>/dev/null || true
   say 'The relay has been removed.'
   [ -n "$purge" ] || note "Its config and certificates are still in $ETC and $STORAGE."
+}
+
+do_doctor() {
+  local program=$BINARY
+  if ! is_installed; then
+    is_packaged || die 'the relay is not installed'
+    program=/usr/bin/parley-relay
+  fi
+  "$program" doctor --config "$CONFIG"
 }
 
 tell_where() {
@@ -1881,7 +1961,12 @@ tell_where() {
   case ${answer[certificate]} in
     self-signed) tell_authority ;;
     auto) if is_local "${domains[0]}"; then tell_authority; fi ;;
-    dns) [ -n "${answer[dns-hook]:-}" ] || note 'A certificate that was ordered by hand has to be ordered again before it expires.' ;;
+    dns)
+      if [ -z "${answer[dns-hook]:-}" ]; then
+        note 'A certificate that was ordered by hand has to be ordered again before it expires:'
+        note "  $BINARY cert issue ${domains[*]} --dns-manual"
+      fi
+      ;;
   esac
   if [ "${#copied[@]}" -gt 0 ]; then tell_renewal; fi
   if [ "${answer[certificate]}" = files ] && command -v openssl >/dev/null; then
@@ -1943,6 +2028,7 @@ menu() {
   say '[U] Update'
   say '[M] Modify'
   say '[X] Uninstall'
+  say '[D] Doctor: what is not well, and what to do'
   say ''
   while :; do
     prompt '> '
@@ -1951,8 +2037,9 @@ menu() {
       [Uu]) action=update ;;
       [Mm]) action=modify ;;
       [Xx]) action=uninstall ;;
+      [Dd]) action=doctor ;;
       *)
-        say 'I, U, M or X, please'
+        say 'I, U, M, X or D, please'
         continue
         ;;
     esac
@@ -1970,7 +2057,7 @@ main() {
   if [ -z "$action" ]; then
     if [ -n "$assume_yes" ]; then action=install; else menu; fi
   fi
-  if [ "$action" != uninstall ]; then
+  if [ "$action" != uninstall ] && [ "$action" != doctor ]; then
     refuse_packaged
     lock
     [ -z "$public_key" ] || [ -f "$public_key" ] || die "there is no key $public_key"

@@ -129,6 +129,8 @@ fn who_has_installed_is_told_what_is_not_well_and_where_things_are() {
         assert!(!text.contains(told), "{told}\n{text}");
     }
     assert!(!text.contains("error    backend"), "{text}");
+    let ran = machine.type_in(INSTALL, &["d"]);
+    assert!(ran.text.contains("\nok       backend"), "{}", ran.text);
 }
 
 #[test]
@@ -361,6 +363,23 @@ fn what_a_plain_uninstall_has_kept_a_purge_removes_later() {
         assert!(!machine.has("/etc/parley-relay") && !machine.has("/var/lib/parley-relay"));
         assert_ne!(machine.run("id parley-relay").code, Some(0));
     }
+}
+
+#[test]
+fn an_account_that_was_there_before_outlives_a_purge() {
+    let Some(machine) = machine() else { return };
+    let (install, purge) =
+        (format!("{INSTALL} --yes --domain chat.lan"), format!("{INSTALL} uninstall --yes --purge"));
+    machine.must("useradd --system parley-relay");
+    machine.must(&install);
+    let text = machine.must(&purge);
+    assert!(text.contains("stays: userdel parley-relay"), "{text}");
+    machine.must("userdel parley-relay");
+    // One of ours is known for ours after a second run, and after a plain uninstall.
+    for line in [&install, &install, &format!("{INSTALL} uninstall --yes"), &install, &purge] {
+        machine.must(line);
+    }
+    assert_ne!(machine.run("id parley-relay").code, Some(0));
 }
 
 /// A line of bash that makes cert.pem and key.pem in `directory`, as the original's installer does.

@@ -531,6 +531,106 @@ fn a_unit_that_somebody_edited_outlives_updates_and_the_new_one_is_told_of() {
 }
 
 #[test]
+fn a_unit_that_somebody_edited_outlives_every_action_until_replacing_it_is_asked_for() {
+    let Some(machine) = installed_with_good() else { return };
+    machine.must(&format!("{INSTALL} modify --yes --updates weekly --sockets yes"));
+    let (files, ours) = (
+        ["parley-relay.service", "parley-relay-update.service", "parley-relay.socket"]
+            .map(|unit| format!("{UNITS}/{unit}")),
+        on_disk(&machine),
+    );
+    for file in &files {
+        machine.must(&format!("echo '# mine' >>{file}"));
+    }
+    let mine = || files.each_ref().map(|file| machine.read(file));
+    let edited = mine();
+    // With the manifest's checksums, and by what the program prints.
+    for manifest in ["", "sed -i '/^unit .*service /d' /etc/parley-relay/installed"] {
+        machine.must(&format!("systemctl daemon-reload; {manifest}"));
+        for action in ["install --prefix a", "modify --prefix b", "update"] {
+            let text = machine.must(&format!("{INSTALL} {action} --yes"));
+            assert!(!text.contains("edited"), "{action}\n{text}");
+            assert_eq!(mine(), edited, "{action}\n{text}");
+        }
+    }
+    assert!(!machine.has("/opt/parley-relay/backup"));
+    // A socket on another port cannot stay as it was.
+    let text = machine.must(&format!("{INSTALL} modify --yes --port 8443"));
+    assert!(text.contains("parley-relay.socket was somebody's own"), "{text}");
+    assert_eq!(machine.must("cat /opt/parley-relay/backup/*/*"), edited[2]);
+    served(&machine, 8443, "chat.lan");
+    // Of a new program's unit one is told.
+    release_with_another_unit(&machine, "99.0.0", SERVES);
+    let text = machine.must(&format!("{INSTALL} install --yes --port 443"));
+    assert!(text.contains("has been edited and stays") && text.contains("--replace-units"), "{text}");
+    assert_eq!(mine()[..2], edited[..2]);
+
+    machine.must("rm -r /opt/parley-relay/backup");
+    release(&machine, &std::fs::read(program()).unwrap());
+    let text = machine.must(&format!("{INSTALL} install --yes --any-version --replace-units"));
+    assert!(text.contains("ours now"), "{text}");
+    assert_eq!((on_disk(&machine), recorded(&machine)), (ours.clone(), ours));
+    for (file, edited) in files.iter().zip(&edited).take(2) {
+        let name = file.rsplit('/').next().unwrap();
+        assert_eq!(
+            &machine.read(&machine.must(&format!("printf %s /opt/parley-relay/backup/*/{name}"))),
+            edited
+        );
+    }
+}
+
+#[test]
+fn a_service_that_was_set_up_by_hand_is_backed_up_and_comes_back_when_ours_does_not_answer() {
+    let Some(machine) = Machine::boot("1g") else { return };
+    released(&machine);
+    machine.copy(program(), "/srv/good");
+    machine.must("chmod 755 /srv/good");
+    let unit = format!("{UNITS}/parley-relay.service");
+    let by_hand = "[Service]\nExecStart=/srv/good --domain chat.lan --storage /srv/state\n\n[Install]\nWantedBy=multi-user.target\n";
+    machine.write(&unit, by_hand);
+    machine.must("systemctl daemon-reload && systemctl enable --now parley-relay");
+    until(&machine, "openssl s_client -connect 127.0.0.1:443 </dev/null >/dev/null 2>&1");
+    let (fingerprint, before) = (served(&machine, 443, "chat.lan"), put_there(&machine));
+
+    release(&machine, broken_program().as_bytes());
+    let ran = machine.run(&format!("{INSTALL} --yes --domain chat.lan --wait 3"));
+    assert!(ran.code == Some(1) && ran.text.contains("as it was before"), "{}", ran.text);
+    assert_eq!(put_there(&machine), before, "{}", ran.text);
+    assert_eq!(states(&machine)[2], UP);
+    until(&machine, "openssl s_client -connect 127.0.0.1:443 </dev/null >/dev/null 2>&1");
+    assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
+
+    release(&machine, &std::fs::read(program()).unwrap());
+    let text = machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    assert!(text.contains("was somebody's own and is ours now"), "{text}");
+    assert_eq!(machine.must("cat /opt/parley-relay/backup/*/parley-relay.service"), by_hand);
+    assert_eq!(show(&machine, "Type"), "notify");
+}
+
+#[test]
+fn what_answers_while_a_restart_has_not_begun_is_not_taken_for_the_new_process() {
+    let Some(mut machine) = installed() else { return };
+    let taken = machine.serve("/srv/release");
+    let taken = taken.rsplit_once(':').unwrap().1;
+    let unit = format!("{UNITS}/parley-relay.service");
+    machine.must(&format!("echo '# mine' >>{unit} && systemctl daemon-reload"));
+    let before = put_there(&machine);
+    // A systemd that has much to do.
+    machine.write(
+        "/usr/local/sbin/systemctl",
+        "#!/bin/bash\ncase $* in\n*--no-block*) (sleep 2; exec /usr/bin/systemctl \"$@\") 9>&- & ;;\n\
+         *) exec /usr/bin/systemctl \"$@\" ;;\nesac\n",
+    );
+    machine.must("chmod 755 /usr/local/sbin/systemctl");
+    let modify =
+        "PATH=/usr/local/sbin:$PATH bash /srv/release/install.sh modify --yes --replace-units --wait 5";
+    let ran = machine.run(&format!("{modify} --http-port {taken}"));
+    assert!(ran.code == Some(1) && ran.text.contains("as it was before"), "{}", ran.text);
+    assert_eq!(put_there(&machine), before, "{}", ran.text);
+    until(&machine, "systemctl is-active --quiet parley-relay");
+}
+
+#[test]
 fn the_mirror_of_an_install_is_the_mirror_of_later_updates_until_another_is_given() {
     let Some(mut machine) = installed() else { return };
     let (first, second) = (machine.serve("/srv/release"), machine.serve("/srv/release"));

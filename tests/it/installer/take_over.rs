@@ -83,9 +83,17 @@ fn the_python_relay_and_its_nginx_are_taken_over_with_config_and_certificate() {
     assert_ne!(machine.run("systemctl is-active parley-relay-nginx.service").code, Some(0));
     assert!(machine.read(UNIT).contains("Type=notify"));
     let backup = machine.must("cd /opt/parley-relay/backup/*/ && ls");
-    for name in ["cert.pem", "config.toml", "key.pem", "parley-relay-nginx.service", "parley-relay.service"] {
-        assert!(backup.contains(name), "{name}: {backup}");
-    }
+    assert_eq!(
+        backup.lines().collect::<Vec<_>>(),
+        [
+            "cert.pem",
+            "config.toml",
+            "key.pem",
+            "nginx.conf",
+            "parley-relay-nginx.service",
+            "parley-relay.service"
+        ]
+    );
     assert_eq!(machine.must("stat -c %a /opt/parley-relay/backup/*/"), "700\n");
     assert!(machine.has("/opt/parley-relay/main.py"));
 }
@@ -115,22 +123,57 @@ fn a_relay_that_does_not_answer_gives_the_place_back() {
     assert_eq!(served(&machine, 10443, "chat.example.org"), fingerprint);
 }
 
-#[test]
-fn certbots_certificate_is_imported_and_its_crontab_line_goes() {
-    let Some(machine) = machine() else { return };
+/// The Python relay and its nginx, with a certificate that certbot has had.
+fn older_with_certbot(machine: &Machine) {
     let live = "/etc/letsencrypt/live/chat.example.org";
     machine.must(&key_pair("/etc/letsencrypt/archive/chat.example.org", "chat.example.org"));
     machine.must(&format!(
         "mkdir -p {live} && cd {live} && ln -s ../../archive/chat.example.org/cert.pem fullchain.pem \
          && ln -s ../../archive/chat.example.org/key.pem privkey.pem && chmod 700 /etc/letsencrypt/live"
     ));
-    older(
-        &machine,
-        "chat.example.org",
-        443,
-        &format!("{live}/fullchain.pem"),
-        &format!("{live}/privkey.pem"),
-    );
+    let (cert, key) = (format!("{live}/fullchain.pem"), format!("{live}/privkey.pem"));
+    older(machine, "chat.example.org", 443, &cert, &key);
+}
+
+#[test]
+fn certbots_certificate_by_dns_is_one_by_dns_here_too() {
+    let renewal = "/etc/letsencrypt/renewal/chat.example.org.conf";
+    for (conf, mode, hook, by_hand) in [
+        ("authenticator = standalone\n", 0o755, "", false),
+        ("authenticator = manual\npref_challs = dns-01,\n", 0o755, "", true),
+        ("authenticator = dns-cloudflare\n", 0o755, "", true),
+        (
+            "authenticator = manual\npref_challs = dns-01,\nmanual_auth_hook = /srv/set\n",
+            0o755,
+            "/srv/set",
+            false,
+        ),
+        // What only root can run is of no use to the relay.
+        ("authenticator = manual\npref_challs = dns-01,\nmanual_auth_hook = /srv/set\n", 0o700, "", true),
+    ] {
+        let Some(machine) = machine() else { return };
+        older_with_certbot(&machine);
+        machine
+            .write(renewal, format!("version = 2.1.0\n[renewalparams]\nserver = https://ca.example\n{conf}"));
+        machine.write("/srv/set", "#!/bin/sh\n");
+        machine.must(&format!("chmod {mode:o} /srv/set"));
+        let fingerprint = served(&machine, 443, "chat.example.org");
+        let text = machine.must(&format!("{INSTALL} --yes --http-port 0"));
+        assert!(text.contains("is taken over"), "{conf}\n{text}");
+        assert_eq!(text.contains("cert issue chat.example.org --dns-manual"), by_hand, "{conf}\n{text}");
+        // It is there already.
+        assert!(!text.contains("has to be set by hand"), "{conf}\n{text}");
+        let config = machine.read(CONFIG);
+        assert!(config.contains("mode = \"acme\""), "{conf}\n{config}");
+        assert_eq!(config.contains(&format!("hook = \"{hook}\"")), !hook.is_empty(), "{conf}\n{config}");
+        assert_eq!(served(&machine, 443, "chat.example.org"), fingerprint);
+    }
+}
+
+#[test]
+fn certbots_certificate_is_imported_and_its_crontab_line_goes() {
+    let Some(machine) = machine() else { return };
+    older_with_certbot(&machine);
     machine.write(
         "/usr/bin/crontab",
         "#!/bin/bash\ncase $1 in -l) cat /var/crontab ;; -) cat >/var/crontab ;; *) cat \"$1\" >/var/crontab ;; esac\n",
@@ -147,6 +190,7 @@ fn certbots_certificate_is_imported_and_its_crontab_line_goes() {
     let config = machine.read(CONFIG);
     assert!(config.contains("mode = \"acme\"") && config.contains("email = \"a@example.org\""), "{config}");
     assert_eq!(machine.read("/var/crontab"), other);
+    assert!(machine.must("cat /opt/parley-relay/backup/*/crontab").contains("certbot renew"));
 }
 
 #[test]

@@ -252,6 +252,10 @@ fn a_mirror_that_automatic_updates_would_not_see_is_refused() {
         &format!("{INSTALL} update --yes --mirror /home/me --files /srv/release"),
         "--files DIR",
     );
+    // What is brought once does not come from there.
+    machine.must("sed -i s:/srv/mirror:/home/me: /etc/parley-relay/update.env");
+    let text = machine.must(&format!("{INSTALL} update --yes --files /srv/release"));
+    assert!(text.contains("warning: automatic updates do not see the mirror /home/me"), "{text}");
 }
 
 #[test]
