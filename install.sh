@@ -1215,15 +1215,18 @@ present_mode() {
 }
 
 write_units() {
-  local unit when expression schedule=$UNITS/$TIMER.d/schedule.conf
+  local unit when before expression schedule=$UNITS/$TIMER.d/schedule.conf
   keep_public_key
   keep_mirror
   write_unit "$SERVICE"
   write_sockets
   when="${answer[updates]} ${answer[update-time]:-}"
-  [ "$when" = "$(setting updates) $(setting update-time)" ] || aside+=("automatic updates: $when")
+  before="$(setting updates) $(setting update-time)"
+  [ "$when" = "$before" ] || aside+=("automatic updates: $when")
   [ "${answer[updates]}" != off ] || return 0
   for unit in "${UPDATE_UNITS[@]}"; do write_unit "$unit"; done
+  # For as long as the answer is the same, so is what somebody has added to it.
+  if [ "$when" = "$before" ] && [ -f "$schedule" ]; then return; fi
   expression=$(calendar)
   make_directory "$UNITS/$TIMER.d"
   printf '[Timer]\nOnCalendar=\nOnCalendar=%s\n' "$expression" >"$(staged "$schedule")" ||

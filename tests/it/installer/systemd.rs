@@ -544,6 +544,10 @@ fn a_unit_that_somebody_edited_outlives_every_action_until_replacing_it_is_asked
     }
     let mine = || files.each_ref().map(|file| machine.read(file));
     let edited = mine();
+    // The schedule is what was answered, and what somebody has added.
+    let schedule = format!("{UNITS}/parley-relay-update.timer.d/schedule.conf");
+    machine.must(&format!("echo RandomizedDelaySec=1h >>{schedule}"));
+    let scheduled = machine.read(&schedule);
     // With the manifest's checksums, and by what the program prints.
     for manifest in ["", "sed -i '/^unit .*service /d' /etc/parley-relay/installed"] {
         machine.must(&format!("systemctl daemon-reload; {manifest}"));
@@ -554,6 +558,7 @@ fn a_unit_that_somebody_edited_outlives_every_action_until_replacing_it_is_asked
         }
     }
     assert!(!machine.has("/opt/parley-relay/backup"));
+    assert_eq!(machine.read(&schedule), scheduled);
     // A socket on another port cannot stay as it was.
     let text = machine.must(&format!("{INSTALL} modify --yes --port 8443"));
     assert!(text.contains("parley-relay.socket was somebody's own"), "{text}");
