@@ -12,7 +12,7 @@ use crate::{
     storage::Storage,
     tls::{
         Certificates, Predecessor, TlsError,
-        certificates::Certificate,
+        certificate::Certificate,
         challenges::Challenges,
         files::{PemPair, Watch},
         local_ca::{LocalCa, Machine},

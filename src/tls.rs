@@ -1,5 +1,6 @@
 //! TLS towards clients: how a handshake goes, and the certificates for it.
 
+pub(crate) mod certificate;
 pub(crate) mod certificates;
 pub(crate) mod challenges;
 pub(crate) mod files;
@@ -16,7 +17,7 @@ use rustls::{
 };
 
 use crate::storage::StorageError;
-use certificates::CertificateError;
+use certificate::CertificateError;
 pub(crate) use certificates::Certificates;
 use challenges::ACME_TLS;
 

@@ -27,7 +27,7 @@ use crate::{
         acme::{Authority, ChallengeKind, Directory, KeyType},
     },
     storage::Storage,
-    tls::{certificates::Certificate, challenges::Challenges},
+    tls::{certificate::Certificate, challenges::Challenges},
 };
 
 /// After so many failures in a row an order is rehearsed with the CA's staging directory: the CA's limits on

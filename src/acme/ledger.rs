@@ -11,7 +11,7 @@ use super::schedule::{self, Window};
 use crate::{
     config::{Subject, acme::ChallengeKind},
     storage::{Storage, StorageError},
-    tls::certificates::Validity,
+    tls::certificate::Validity,
 };
 
 /// The directory of certificates in the storage directory.

@@ -21,7 +21,7 @@ use crate::{
         acme::{ChallengeKind, KeyType},
     },
     storage::Pair,
-    tls::certificates::Certificate,
+    tls::certificate::Certificate,
 };
 
 /// From the last valid authorisation until the order is ready.

@@ -6,7 +6,7 @@ use super::{dns::DnsError, patience::is, persist::StandingRecord};
 use crate::{
     config::acme::ChallengeKind,
     storage::StorageError,
-    tls::{certificates::CertificateError, challenges::ChallengeError},
+    tls::{certificate::CertificateError, challenges::ChallengeError},
 };
 
 /// Why an order came to nothing.

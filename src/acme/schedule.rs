@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
-use crate::tls::certificates::Validity;
+use crate::tls::certificate::Validity;
 
 /// When the CA wants a certificate to be renewed (RFC 9773).
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]

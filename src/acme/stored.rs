@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{Subject, acme::Fallback},
     storage::{Generation, Pair, Storage, StorageError},
-    tls::certificates::{Certificate, CertificateError, Validity},
+    tls::certificate::{Certificate, CertificateError, Validity},
 };
 
 /// What is stored for one name.

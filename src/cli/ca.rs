@@ -16,7 +16,7 @@ use super::{EXIT_CONFIG, EXIT_INTERNAL, cert::StorageArgs};
 use crate::{
     config::Environment,
     storage::Storage,
-    tls::{certificates::fingerprint, local_ca},
+    tls::{certificate::fingerprint, local_ca},
 };
 
 /// What `ca` shows, and what it writes where.

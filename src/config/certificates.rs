@@ -85,12 +85,10 @@ pub(super) fn tls(
     }
     let certificates = match (mode, files) {
         (TlsMode::Files, Some(files)) => {
-            if let CertificateSource::Files { cert, key } = &files
-                && let Some(text) = files::misfit(cert, key, &local)
-            {
+            if let Some(text) = files.misfit(&local) {
                 warnings.push(Warning::new(text, domains_place));
             }
-            files
+            files.into_source()
         }
         (TlsMode::Files, None) => {
             if !by_files {

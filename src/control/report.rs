@@ -11,7 +11,7 @@ use crate::{
     proxy::Upstream,
     site::{Frontend, Sites},
     storage::Storage,
-    tls::{Certificates, certificates, local_ca},
+    tls::{Certificates, certificate, local_ca},
 };
 
 /// Where what is told can be seen.
@@ -108,7 +108,7 @@ impl Served {
         served.iter().map(|certificate| self.describe(certificate, &stored)).collect()
     }
 
-    fn describe(&self, certificate: &certificates::Certificate, stored: &[Stored]) -> Certificate {
+    fn describe(&self, certificate: &certificate::Certificate, stored: &[Stored]) -> Certificate {
         let is_same = |stored: &&Stored| {
             stored.certificate.as_ref().is_some_and(|own| own.fingerprint == certificate.fingerprint)
         };

@@ -12,7 +12,7 @@ use std::{
 
 use tracing::{error, info};
 
-use super::{TlsError, certificates::Certificate};
+use super::{TlsError, certificate::Certificate};
 use crate::moment::moment;
 
 /// Where a chain and its key lie; both may be in one file.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use time::OffsetDateTime;
 use tracing::{error, info, warn};
 
-use super::{TlsError, certificates::Certificate};
+use super::{TlsError, certificate::Certificate};
 use crate::{
     config::ServerName,
     moment::moment,

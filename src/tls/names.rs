@@ -53,7 +53,7 @@ mod tests {
     use super::*;
     use crate::{
         config::UnknownNames,
-        tls::{certificates::Certificate, temporary},
+        tls::{certificate::Certificate, temporary},
     };
     use time::OffsetDateTime;
 

@@ -3,7 +3,7 @@
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use time::{Duration, OffsetDateTime};
 
-use super::{TlsError, certificates::Certificate};
+use super::{TlsError, certificate::Certificate};
 use crate::config::Subject;
 
 /// As long as it could ever be wanted: a CA may be out of reach for months.

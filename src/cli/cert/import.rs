@@ -16,7 +16,7 @@ use crate::{
     cli::answer,
     config::{Environment, ServerName, Subject},
     storage::{Pair, Storage, StorageError},
-    tls::certificates::{Certificate, CertificateError, address},
+    tls::certificate::{Certificate, CertificateError, address},
 };
 
 /// What `cert import` takes over, and as what.

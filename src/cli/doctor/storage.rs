@@ -10,7 +10,7 @@ use crate::{
     cli::cert::{become_owner, list::instant},
     config::{CertificateSource, Subject},
     storage::{Storage, StorageError},
-    tls::{certificates::Certificate, local_ca},
+    tls::{certificate::Certificate, local_ca},
 };
 
 /// Below it the next certificate may not fit, nor what else the machine writes.

@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::{Greeting, Question, Target};
-use crate::{config::ServerName, error::Chain, tls::certificates};
+use crate::{config::ServerName, error::Chain, tls::certificate};
 
 /// From the first packet to the answer's head.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -191,7 +191,7 @@ impl Shown {
     fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         Some(Self {
-            issuer: certificates::issuer(&parsed),
+            issuer: certificate::issuer(&parsed),
             not_after: OffsetDateTime::from_unix_timestamp(parsed.validity().not_after.timestamp()).ok()?,
         })
     }

@@ -1,6 +1,10 @@
 //! `cert` and `key`: there in pairs, readable, and where they are to be served a certificate with its key.
 
-use std::{error::Error, fmt, fs, path::Path};
+use std::{
+    error::Error,
+    fmt, fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     config::{
@@ -11,24 +15,27 @@ use crate::{
         setting::Setting,
         source::Place,
     },
-    tls::certificates::{Certificate, CertificateError},
+    tls::certificate::{Certificate, CertificateError},
 };
 
+/// `cert` and `key`, which can be read.
+pub(super) struct Pair {
+    cert: PathBuf,
+    key: PathBuf,
+    /// What they are; `None`: they were not tried, or are nothing that can be served.
+    certificate: Option<Certificate>,
+}
+
 /// `cert` and `key`, when both are there and can be read; in mode `files` they are also tried.
-pub(super) fn certificate_files(
-    raw: &RawTls,
-    mode: TlsMode,
-    faults: &mut Faults,
-) -> Option<CertificateSource> {
+pub(super) fn certificate_files(raw: &RawTls, mode: TlsMode, faults: &mut Faults) -> Option<Pair> {
     let cert = readable(&raw.cert, "tls.cert", faults);
     let key = readable(&raw.key, "tls.key", faults);
     match (&raw.cert, &raw.key) {
         (Setting::Given(_, cert_place), Setting::Given(_, key_place)) => {
             let (cert, key) = (cert?, key?);
-            if mode == TlsMode::Files {
-                try_pair((cert, cert_place), (key, key_place), faults);
-            }
-            Some(CertificateSource::Files { cert: cert.to_owned(), key: key.to_owned() })
+            let tried =
+                (mode == TlsMode::Files).then(|| try_pair((cert, cert_place), (key, key_place), faults));
+            Some(Pair { cert: cert.to_owned(), key: key.to_owned(), certificate: tried.flatten() })
         }
         (Setting::Given(_, place), Setting::Absent) => {
             let reason = Reason::Rule("a certificate needs its `key`");
@@ -44,28 +51,33 @@ pub(super) fn certificate_files(
     }
 }
 
-/// What is wrong with serving these names by the certificate, if it can be read at all.
-pub(super) fn misfit(cert: &Path, key: &Path, subjects: &[Subject]) -> Option<String> {
-    let certificate = Certificate::from_pem(&fs::read(cert).ok()?, &fs::read(key).ok()?).ok()?;
-    let missing: Vec<_> = subjects.iter().filter(|subject| !certificate.is_for(subject)).collect();
-    let list = |names: Vec<String>| names.join(", ");
-    (!missing.is_empty()).then(|| {
-        format!(
-            "the certificate in {} is for {}, and not for {}: clients that ask for that are refused",
-            cert.display(),
-            list(certificate.names.iter().map(ToString::to_string).collect()),
-            list(missing.into_iter().map(ToString::to_string).collect()),
-        )
-    })
+impl Pair {
+    /// What is wrong with serving these names by the certificate, if it can be served at all.
+    pub(super) fn misfit(&self, subjects: &[Subject]) -> Option<String> {
+        let certificate = self.certificate.as_ref()?;
+        let missing: Vec<_> = subjects.iter().filter(|subject| !certificate.is_for(subject)).collect();
+        let list = |names: Vec<String>| names.join(", ");
+        (!missing.is_empty()).then(|| {
+            format!(
+                "the certificate in {} is for {}, and not for {}: clients that ask for that are refused",
+                self.cert.display(),
+                list(certificate.names.iter().map(ToString::to_string).collect()),
+                list(missing.into_iter().map(ToString::to_string).collect()),
+            )
+        })
+    }
+
+    pub(super) fn into_source(self) -> CertificateSource {
+        CertificateSource::Files { cert: self.cert, key: self.key }
+    }
 }
 
-/// Notes a fault when the files are no certificate with its key.
-fn try_pair(cert: (&Path, &Place), key: (&Path, &Place), faults: &mut Faults) {
-    let (Some(chain), Some(private)) = (read("tls.cert", cert, faults), read("tls.key", key, faults)) else {
-        return;
-    };
-    let Err(error) = Certificate::from_pem(&chain, &private) else {
-        return;
+/// What the files are. Notes a fault when that is no certificate with its key.
+fn try_pair(cert: (&Path, &Place), key: (&Path, &Place), faults: &mut Faults) -> Option<Certificate> {
+    let (chain, private) = (read("tls.cert", cert, faults), read("tls.key", key, faults));
+    let error = match Certificate::from_pem(&chain?, &private?) {
+        Ok(certificate) => return Some(certificate),
+        Err(error) => error,
     };
     let (name, place) = match &error {
         CertificateError::Key => ("tls.key", key.1),
@@ -77,6 +89,7 @@ fn try_pair(cert: (&Path, &Place), key: (&Path, &Place), faults: &mut Faults) {
         | CertificateError::Unusable(_) => ("tls.cert", cert.1),
     };
     faults.add(name, Reason::Value(Box::new(error)), Some(place.clone()));
+    None
 }
 
 /// The file's bytes, unless a fault has been noted.
@@ -110,8 +123,6 @@ impl Error for Binary {}
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     /// The faults of two files with these contents, each with its key.
@@ -158,20 +169,17 @@ mod tests {
 
     #[test]
     fn a_certificate_for_other_names_is_told_with_its_own() {
-        let directory = tempfile::tempdir().unwrap();
-        let (cert, key) = (directory.path().join("cert"), directory.path().join("key"));
-        let made =
-            rcgen::generate_simple_self_signed(["a.example".to_owned(), "*.b.example".to_owned()]).unwrap();
-        fs::write(&cert, made.cert.pem()).unwrap();
-        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let told = |names: &[&str]| {
+        let names = ["a.example".to_owned(), "*.b.example".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).unwrap();
+        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        let served = || Certificate::from_pem(chain.as_bytes(), key.as_bytes()).ok();
+        let told = |certificate: Option<Certificate>, names: &[&str]| {
             let subjects: Vec<Subject> = names.iter().map(|name| name.parse().unwrap()).collect();
-            misfit(&cert, &key, &subjects)
+            Pair { cert: "cert".into(), key: "key".into(), certificate }.misfit(&subjects)
         };
-        assert_eq!(told(&["a.example", "x.b.example", "*.b.example"]), None);
-        let text = told(&["a.example", "c.example", "*.example"]).unwrap();
+        assert_eq!(told(served(), &["a.example", "x.b.example", "*.b.example"]), None);
+        let text = told(served(), &["a.example", "c.example", "*.example"]).unwrap();
         assert!(text.contains("is for a.example, and not for c.example, *.example:"), "{text}");
-        fs::write(&key, "").unwrap();
-        assert_eq!(told(&["c.example"]), None, "a fault of its own");
+        assert_eq!(told(None, &["c.example"]), None, "a fault of its own");
     }
 }

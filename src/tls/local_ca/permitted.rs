@@ -9,7 +9,7 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 use super::Machine;
 use crate::{
     config::ServerName,
-    tls::certificates::{CertificateError, address},
+    tls::certificate::{CertificateError, address},
 };
 
 /// Names for use in one network alone.

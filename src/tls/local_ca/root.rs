@@ -20,7 +20,7 @@ use crate::{
     storage::Storage,
     tls::{
         TlsError,
-        certificates::{Certificate, CertificateError},
+        certificate::{Certificate, CertificateError},
     },
 };
 
