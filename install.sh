@@ -70,13 +70,16 @@ Answers:
                           capability; never asked                         [as before, or no]
   --take-over yes|no      stop and replace an older relay or nginx        [yes]
 Other users see a command line while it runs: --prefix, --upstream-proxy and --acme-proxy can also come from
-PARLEY_RELAY_URI_PREFIX, PARLEY_RELAY_UPSTREAM_PROXY and PARLEY_RELAY_ACME_PROXY in the environment.
+PARLEY_RELAY_URI_PREFIX, PARLEY_RELAY_UPSTREAM_PROXY and PARLEY_RELAY_ACME_PROXY in the environment, and --proxy from
+PARLEY_RELAY_DOWNLOAD_PROXY.
 
 Options:
   --yes                   ask nothing
   --files DIR             release files that were downloaded before       [beside this script]
   --mirror URL|DIR        where to download from, as MIRROR_BASE_URL, and for updates from then on
                                                                           [as before, or the project's releases]
+  --proxy URL             http://, socks5:// or socks5h:// proxy to download through, and for updates from then on;
+                          off for none              [as before, or http_proxy and https_proxy of the environment]
   --public-key FILE       minisign key to check SHA256SUMS with, and updates from then on
                                                                           [/etc/parley-relay/update.pub]
   --unverified            take a program that SHA256SUMS does not name
@@ -125,7 +128,7 @@ read_flags() {
       --replace-units) replace_units=1 ;;
       --domain | --prefix | --backend | --sova | --directory | --port | --http-port | --certificate | --cert | --key | \
         --email | --dns-hook | --upstream-proxy | --acme-proxy | --frontend | --updates | --update-time | \
-        --sockets | --take-over | --files | --mirror | --public-key | --wait)
+        --sockets | --take-over | --files | --mirror | --proxy | --public-key | --wait)
         [ $# -ge 2 ] || usage_error "$1 needs a value"
         take_flag "${1#--}" "$2"
         shift
@@ -150,7 +153,7 @@ read_flags() {
 # What is secret can come from the environment too, by the names that `parley-relay init` has for it.
 read_secrets() {
   local key name
-  for key in prefix:URI_PREFIX upstream-proxy:UPSTREAM_PROXY acme-proxy:ACME_PROXY; do
+  for key in prefix:URI_PREFIX upstream-proxy:UPSTREAM_PROXY acme-proxy:ACME_PROXY proxy:DOWNLOAD_PROXY; do
     name=PARLEY_RELAY_${key#*:}
     key=${key%%:*}
     if [ -n "${!name+set}" ] && [ -z "${given[$key]+given}" ]; then given[$key]=${!name}; fi
@@ -615,6 +618,31 @@ choose_mirror() {
   mirror=${mirror:-$RELEASES}
 }
 
+# kept_proxy : that of the flags of automatic updates.
+kept_proxy() { kept_value UPDATE_FLAGS | sed -n 's/.*--proxy[ =]\([^ ]*\).*/\1/p'; }
+
+# The proxy to download through: the one that was given, else the one of the last time.
+proxy=''
+choose_proxy() {
+  proxy=${given[proxy]-$(kept_proxy)}
+  # systemd reads it from a line of words.
+  case $proxy in
+    *[\'\"\\[:space:][:cntrl:]]*) die 'the proxy to download through has spaces, quotes or backslashes in it' ;;
+    '' | http://?* | socks5://?* | socks5h://?*) ;;
+    off) proxy='' ;;
+    *) die '--proxy is a URL that begins with http://, socks5:// or socks5h://, or off' ;;
+  esac
+}
+
+# through_proxy COMMAND… : SECURITY: its password is on no command line.
+through_proxy() {
+  if [ -n "$proxy" ]; then
+    http_proxy=$proxy https_proxy=$proxy no_proxy='' NO_PROXY='' "$@"
+  else
+    "$@"
+  fi
+}
+
 # SECURITY: what comes over plain HTTP runs as root here. A signature makes up for it; checksums from the same place
 # do not.
 check_mirror() {
@@ -683,9 +711,12 @@ fetch() {
   if command -v curl >/dev/null; then
     progress=(--silent --show-error)
     if [ -t 2 ]; then progress=(--progress-bar); fi
-    curl "${progress[@]}" --fail --location --proto '=http,https' --proto-redir "$redirects" --retry 2 \
+    through_proxy curl "${progress[@]}" --fail --location --proto '=http,https' --proto-redir "$redirects" --retry 2 \
       --connect-timeout 20 --output "$into" "$url"
   elif command -v wget >/dev/null; then
+    case $proxy in
+      socks*) die 'wget knows no SOCKS proxies: install curl, or --proxy off' ;;
+    esac
     progress=(-nv)
     if [ -t 2 ] && wget --help 2>&1 | grep -q show-progress; then progress=(-q --show-progress); fi
     wget_redirected "$url" "$into" "${progress[@]}"
@@ -700,7 +731,7 @@ wget_redirected() {
   local url=$1 into=$2 log=$work/wget.log hop next authority
   shift 2
   for ((hop = 0; hop < 10; hop++)); do
-    if wget "$@" --server-response --max-redirect=0 --tries=3 --timeout=20 -o "$log" -O "$into" "$url"; then
+    if through_proxy wget "$@" --server-response --max-redirect=0 --tries=3 --timeout=20 -o "$log" -O "$into" "$url"; then
       return 0
     fi
     next=$(sed -n 's/^ *[Ll]ocation: *\([^ ]*\).*/\1/p' "$log" | tail -n 1)
@@ -751,7 +782,7 @@ get_program() {
   else
     say "Downloading $mirror/$name"
     fetch SHA256SUMS || die "$mirror/SHA256SUMS cannot be had" \
-      'MIRROR_BASE_URL names another place; or put the release files beside this script'
+      'MIRROR_BASE_URL names another place, --proxy a proxy on the way; or put the release files beside this script'
     fetch SHA256SUMS.minisig 2>/dev/null || rm -f "$work/SHA256SUMS.minisig"
     fetch "$name" || die "$mirror/$name cannot be had"
     source=$work/$name
@@ -1234,11 +1265,12 @@ write_units() {
   place_aside "$schedule" 644 "$schedule: $expression"
 }
 
-# Writes down the mirror for updates, automatic ones and those of this script; other lines stay as somebody wrote them.
+# Writes down the mirror and the proxy for updates, automatic ones and those of this script; other lines stay as
+# somebody wrote them.
 keep_mirror() {
   local flags new_file mode=644
-  [ "$mirror" != "$RELEASES" ] || [ -f "$UPDATE_ENV" ] || return 0
-  flags=" $(kept_value UPDATE_FLAGS) "
+  [ "$mirror" != "$RELEASES" ] || [ -n "$proxy" ] || [ -f "$UPDATE_ENV" ] || return 0
+  flags=" $(kept_value UPDATE_FLAGS | sed 's/--proxy[ =][^ ]*//')${proxy:+ --proxy $proxy} "
   # Trust in one mirror is none in another.
   flags=${flags/ --plain-http / }
   if [ -n "$plain_http" ] && [ "$mirror" != "$RELEASES" ]; then flags+=--plain-http; fi
@@ -1248,9 +1280,8 @@ keep_mirror() {
   # else reads it.
   if [ -f "$UPDATE_ENV" ]; then
     mode=$(stat -c %a "$UPDATE_ENV")
-  elif [[ $mirror == *@* ]]; then
-    mode=600
   fi
+  if [ "$mode" = 644 ] && [[ $mirror$proxy == *@* ]]; then mode=600; fi
   rm -f "$new_file"
   (umask 077 && : >"$new_file") || die "$UPDATE_ENV cannot be written"
   {
@@ -1259,7 +1290,8 @@ keep_mirror() {
     if [ -n "$flags" ]; then printf 'UPDATE_FLAGS=%s\n' "$flags"; fi
   } >"$new_file" || die "$UPDATE_ENV cannot be written"
   # SECURITY: other flags are not told: a proxy's URL may hold a password.
-  place_aside "$UPDATE_ENV" "$mode" "$UPDATE_ENV: updates come from $mirror${plain_http:+, with --plain-http}"
+  place_aside "$UPDATE_ENV" "$mode" \
+    "$UPDATE_ENV: updates come from $mirror${proxy:+ through a proxy}${plain_http:+, with --plain-http}"
 }
 
 # A key that was given goes where updates look for one: its file may be gone by then.
@@ -2065,6 +2097,7 @@ main() {
     lock
     [ -z "$public_key" ] || [ -f "$public_key" ] || die "there is no key $public_key"
     choose_mirror
+    choose_proxy
     check_mirror
   fi
   trap finish EXIT

@@ -653,13 +653,13 @@ fn the_mirror_of_an_install_is_the_mirror_of_later_updates_until_another_is_give
     }
     // What somebody wrote beside it stays.
     machine.must(&format!(
-        "printf 'UPDATE_FLAGS=\"--proxy http://127.0.0.1:1 --plain-http\"\\nLANG=C\\n' >>{kept}"
+        "printf 'UPDATE_FLAGS=\"--well-within 9s --plain-http\"\\nLANG=C\\n' >>{kept}"
     ));
     let text = machine.must(&format!("MIRROR_BASE_URL={second} {install} update --yes"));
     assert!(text.contains(&format!("Downloading {second}/")) && !text.contains("was kept"), "{text}");
     assert_eq!(
         machine.read(kept),
-        format!("LANG=C\nMIRROR_BASE_URL={second}\nUPDATE_FLAGS=--proxy http://127.0.0.1:1\n")
+        format!("LANG=C\nMIRROR_BASE_URL={second}\nUPDATE_FLAGS=--well-within 9s\n")
     );
     machine.must(&format!("MIRROR_BASE_URL={second} {install} modify --yes --mirror {first}"));
     assert!(machine.must(&format!("{install} update --yes")).contains(&told(&first)));

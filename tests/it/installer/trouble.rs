@@ -269,7 +269,7 @@ fn what_only_updates_read_is_no_reason_to_restart_the_relay_and_is_told() {
     for (arguments, told) in [
         ("modify --mirror https://a.example", "update.env: updates come from https://a.example"),
         ("install --mirror https://b.example", "update.env: updates come from https://b.example"),
-        ("update --mirror http://c.example --plain-http", "http://c.example, with --plain-http"),
+        ("update --mirror http://c.example --plain-http", "http://c.example through a proxy, with --plain-http"),
         ("install --public-key /root/a.pub", "update.pub: updates are checked with the key of /root/a.pub"),
         ("modify --updates daily", "automatic updates: daily 04:00"),
         ("install --update-time 05:30", "OnCalendar=*-*-* 05:30"),
@@ -287,6 +287,39 @@ fn what_only_updates_read_is_no_reason_to_restart_the_relay_and_is_told() {
         let text = machine.must(&format!("{INSTALL} {action} --yes"));
         assert!(text.contains("Nothing has changed"), "{text}");
     }
+}
+
+#[test]
+fn a_proxy_to_download_through_is_the_one_of_later_updates_too() {
+    let Some(mut machine) = machine() else { return };
+    // As a proxy is asked for it: by the whole URL, of a name that only the proxy knows.
+    machine.must("mkdir -p /srv/proxy/http: && ln -s ../../release /srv/proxy/http:/mirror.invalid");
+    machine.must("cp /srv/release/install.sh /srv/ && cd /srv/release && echo 0.0.1 >version.txt && sha256sum version.txt >>SHA256SUMS");
+    let proxy = machine.serve("/srv/proxy").replace("//", "//me:s3cret@");
+    let install = "bash /srv/install.sh";
+    let flags = "--yes --domain chat.lan --mirror http://mirror.invalid --plain-http";
+    refused(&machine, &format!("{install} {flags}"), "cannot be had");
+    refused(&machine, &format!("{install} {flags} --proxy ftp://a"), "--proxy is a URL");
+    refused(&machine, &format!("{install} {flags} --proxy 'http://a b'"), "has spaces");
+    refused(&machine, &format!("PARLEY_RELAY_DOWNLOAD_PROXY=socks5://a {install} {flags}"), "SOCKS");
+    let text = machine.must(&format!("PARLEY_RELAY_DOWNLOAD_PROXY={proxy} {install} {flags}"));
+    assert!(!text.contains("s3cret"), "{text}");
+    let env = "/etc/parley-relay/update.env";
+    let kept = format!("MIRROR_BASE_URL=http://mirror.invalid\nUPDATE_FLAGS=--proxy {proxy} --plain-http\n");
+    assert_eq!(
+        (machine.read(env), machine.must(&format!("stat -c %a {env}"))),
+        (kept.clone(), "600\n".into())
+    );
+    for line in
+        [format!("{install} update --yes"), "parley-relay update".into(), format!("{install} modify --yes")]
+    {
+        let text = machine.must(&line);
+        assert!(!text.contains("s3cret"), "{text}");
+        assert_eq!(machine.read(env), kept);
+    }
+    let text = machine.must(&format!("{install} modify --yes --proxy off --updates weekly"));
+    assert!(text.contains("updates come from http://mirror.invalid, with --plain-http"), "{text}");
+    assert_eq!(machine.read(env), "MIRROR_BASE_URL=http://mirror.invalid\nUPDATE_FLAGS=--plain-http\n");
 }
 
 #[test]
