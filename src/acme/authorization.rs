@@ -11,9 +11,8 @@ use tracing::{debug, info, warn};
 
 use super::{
     dns::DnsSolver,
-    order::{FIRST_POLL, LONGEST_POLL},
     order_error::{OrderError, Refusal},
-    patience::patiently,
+    patience::{FIRST_POLL, LONGEST_POLL, patiently},
     persist::{self, Party, StandingRecord},
 };
 use crate::{

@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 use super::{
     authorization::{Solvers, authorize},
     order_error::{OrderError, describe},
-    patience::{is, patiently},
+    patience::{FIRST_POLL, LONGEST_POLL, is, patiently},
     pending::{Pending, Started},
     persist::Party,
 };
@@ -28,9 +28,6 @@ use crate::{
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// From the CSR to the certificate.
 const ISSUE_LIMIT: Duration = Duration::from_secs(180);
-/// Between two looks at the CA's state, the first and the longest.
-pub(super) const FIRST_POLL: Duration = Duration::from_millis(500);
-pub(super) const LONGEST_POLL: Duration = Duration::from_secs(5);
 
 /// What a certificate is wanted for, and how.
 pub(super) struct Wanted<'a> {

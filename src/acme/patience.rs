@@ -1,5 +1,11 @@
-//! Calls that a CA refused for a used-up nonce are made again (RFC 8555, section 6.5).
+//! How patient we are with a CA: how often we look what it has done, and that calls which it refused for a used-up
+//! nonce are made again (RFC 8555, section 6.5).
 
+use std::time::Duration;
+
+/// Between two looks at the CA's state, the first and the longest.
+pub(super) const FIRST_POLL: Duration = Duration::from_millis(500);
+pub(super) const LONGEST_POLL: Duration = Duration::from_secs(5);
 /// How often a call is made. The library makes three tries of each: with half of all nonces refused one call
 /// in 30,000 fails (K11).
 pub(super) const CALLS: usize = 5;

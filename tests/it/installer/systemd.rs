@@ -652,9 +652,7 @@ fn the_mirror_of_an_install_is_the_mirror_of_later_updates_until_another_is_give
         assert!(action == "modify" || text.contains(&format!("Downloading {first}/")), "{text}");
     }
     // What somebody wrote beside it stays.
-    machine.must(&format!(
-        "printf 'UPDATE_FLAGS=\"--well-within 9s --plain-http\"\\nLANG=C\\n' >>{kept}"
-    ));
+    machine.must(&format!("printf 'UPDATE_FLAGS=\"--well-within 9s --plain-http\"\\nLANG=C\\n' >>{kept}"));
     let text = machine.must(&format!("MIRROR_BASE_URL={second} {install} update --yes"));
     assert!(text.contains(&format!("Downloading {second}/")) && !text.contains("was kept"), "{text}");
     assert_eq!(

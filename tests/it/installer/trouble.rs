@@ -269,7 +269,10 @@ fn what_only_updates_read_is_no_reason_to_restart_the_relay_and_is_told() {
     for (arguments, told) in [
         ("modify --mirror https://a.example", "update.env: updates come from https://a.example"),
         ("install --mirror https://b.example", "update.env: updates come from https://b.example"),
-        ("update --mirror http://c.example --plain-http", "http://c.example through a proxy, with --plain-http"),
+        (
+            "update --mirror http://c.example --plain-http",
+            "http://c.example through a proxy, with --plain-http",
+        ),
         ("install --public-key /root/a.pub", "update.pub: updates are checked with the key of /root/a.pub"),
         ("modify --updates daily", "automatic updates: daily 04:00"),
         ("install --update-time 05:30", "OnCalendar=*-*-* 05:30"),
