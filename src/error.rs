@@ -2,7 +2,7 @@
 
 use std::{fmt, io, time::Duration};
 
-use http::StatusCode;
+use http::{StatusCode, uri::Authority};
 
 use crate::{
     form::error::FormError,
@@ -69,8 +69,8 @@ pub(crate) enum ConnectError {
     Source(io::Error),
     /// Nothing within the connect limit.
     Timeout,
-    /// The proxy on the way refused or broke off.
-    Proxy(Box<dyn std::error::Error + Send + Sync>),
+    /// The proxy on the way, at this host and port, is not there, refused or broke off.
+    Proxy(Authority, Box<dyn std::error::Error + Send + Sync>),
     /// HTTP could not be started on the connection.
     Http(hyper::Error),
 }
@@ -265,7 +265,9 @@ impl fmt::Display for ConnectError {
             Self::Io(error) => write!(f, "no connection to the backend: {error}"),
             Self::Source(error) => write!(f, "no connection from a source address of 127.64.0.0/10: {error}"),
             Self::Timeout => f.write_str("no connection to the backend in time"),
-            Self::Proxy(error) => write!(f, "no connection through the upstream proxy: {}", Chain(&**error)),
+            Self::Proxy(proxy, error) => {
+                write!(f, "no connection through the upstream proxy at {proxy}: {}", Chain(&**error))
+            }
             Self::Http(error) => write!(f, "no HTTP on the connection to the backend: {}", Chain(error)),
         }
     }

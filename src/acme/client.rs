@@ -14,6 +14,7 @@ use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT},
     response::Parts,
+    uri::Authority,
 };
 use http_body_util::BodyExt;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
@@ -30,7 +31,7 @@ use super::persist::IssuerNames;
 use crate::{
     config::{
         ProxyUrl,
-        acme::{Authority, Transport},
+        acme::{self, Transport},
     },
     error::Chain,
     proxy::egress,
@@ -46,6 +47,8 @@ const BODY_LIMIT: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
+    /// The proxy on the way, without its password.
+    through: Option<Authority>,
     /// When the CA wants to see us again: `Retry-After` of its last refusal. The ACME library drops it.
     retry_after: Arc<Mutex<Option<SystemTime>>>,
     issuer_names: IssuerNames,
@@ -68,6 +71,7 @@ pub(crate) enum ClientError {
     /// No whole answer in time. Keeps no URL: those of accounts and orders are the CA's and our business.
     Call {
         host: String,
+        through: Option<Authority>,
         source: reqwest::Error,
     },
     /// An answer that is no ACME: of a proxy, or of a server in maintenance.
@@ -82,7 +86,7 @@ pub(crate) enum ClientError {
 
 impl Client {
     /// Reads the roots anew: a private CA may have got another one since.
-    pub(crate) fn new(authority: &Authority) -> Result<Self, ClientError> {
+    pub(crate) fn new(authority: &acme::Authority) -> Result<Self, ClientError> {
         let mut builder = reqwest::Client::builder()
             // The environment's proxies are not ours: what is used stands in the config.
             .no_proxy()
@@ -97,6 +101,7 @@ impl Client {
         }
         Ok(Self {
             http: builder.build().map_err(ClientError::Build)?,
+            through: authority.proxy.as_ref().map(|proxy| proxy.authority.clone()),
             retry_after: Arc::default(),
             issuer_names: IssuerNames::default(),
         })
@@ -124,8 +129,11 @@ impl Client {
         request: Request<BodyWrapper<Bytes>>,
     ) -> Result<(Parts, Bytes), ClientError> {
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let failed =
-            |source: reqwest::Error| ClientError::Call { host: host.clone(), source: source.without_url() };
+        let failed = |source: reqwest::Error| ClientError::Call {
+            host: host.clone(),
+            through: self.through.clone(),
+            source: source.without_url(),
+        };
         let (mut parts, body) = request.into_parts();
         let agent = concat!("parley-relay/", env!("CARGO_PKG_VERSION"));
         parts.headers.insert(USER_AGENT, HeaderValue::from_static(agent));
@@ -217,7 +225,13 @@ impl fmt::Display for ClientError {
             Self::Roots { file, source } => write!(f, "{} cannot be read: {source}", file.display()),
             Self::Root { file, source } => write!(f, "{} holds no root: {source}", file.display()),
             Self::Build(error) => write!(f, "no HTTP client: {}", Chain(error)),
-            Self::Call { host, source } => write!(f, "{host} cannot be reached: {}", Chain(source)),
+            Self::Call { host, through, source } => {
+                write!(f, "{host} cannot be reached")?;
+                if let Some(proxy) = through {
+                    write!(f, " through the proxy at {proxy}")?;
+                }
+                write!(f, ": {}", Chain(source))
+            }
             Self::Status { host, status } => write!(f, "{host} answers {status} and speaks no ACME"),
             Self::TooLarge { host } => write!(f, "{host} sends more than any answer has"),
         }
@@ -253,8 +267,8 @@ mod tests {
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 
-    fn authority(proxy: Option<&str>) -> Authority {
-        Authority {
+    fn authority(proxy: Option<&str>) -> acme::Authority {
+        acme::Authority {
             email: None,
             external_account: None,
             ca_root: None,
@@ -317,7 +331,7 @@ mod tests {
     #[tokio::test]
     async fn plain_http_is_refused_unless_it_is_allowed() {
         crate::tls::install_provider();
-        let strict = Authority { transport: Transport::HttpsOnly, ..authority(None) };
+        let strict = acme::Authority { transport: Transport::HttpsOnly, ..authority(None) };
         let answer = Client::new(&strict).unwrap().call(get("http://127.0.0.1:1/dir")).await;
         assert!(matches!(answer, Err(ClientError::Call { .. })));
     }

@@ -97,7 +97,10 @@ impl Egress {
                 (Some(source), Some(origin)) => dial_from(source, origin).await?,
                 (Some(_), None) | (None, _) => dial(&self.origin).await.map_err(ConnectError::Io)?,
             },
-            Some(proxy) => self.through(proxy).await?,
+            Some(proxy) => self
+                .through(proxy)
+                .await
+                .map_err(|error| ConnectError::Proxy(proxy.authority.clone(), error))?,
         };
         let Some((connector, name)) = &self.tls else {
             return Ok(Either::Left(tcp));
@@ -106,18 +109,17 @@ impl Egress {
         Ok(Either::Right(Box::new(tls)))
     }
 
-    async fn through(&self, proxy: &ProxyUrl) -> Result<TcpStream, ConnectError> {
+    async fn through(&self, proxy: &ProxyUrl) -> Result<TcpStream, Box<dyn std::error::Error + Send + Sync>> {
         let proxy_uri = origin_uri(&proxy.authority);
         let origin = origin_uri(&self.origin);
         match proxy.scheme {
-            ProxyScheme::Http if self.tls.is_none() => dial(&proxy.authority).await.map_err(ConnectError::Io),
+            ProxyScheme::Http if self.tls.is_none() => Ok(dial(&proxy.authority).await?),
             ProxyScheme::Http => {
                 let mut tunnel = Tunnel::new(proxy_uri, Dialer);
                 if let Some(credentials) = &proxy.credentials {
                     tunnel = tunnel.with_auth(basic(credentials));
                 }
-                let io = tunnel.call(origin).await.map_err(|error| ConnectError::Proxy(error.into()))?;
-                Ok(io.into_inner())
+                Ok(tunnel.call(origin).await?.into_inner())
             }
             ProxyScheme::Socks5 | ProxyScheme::Socks5h => {
                 let mut socks =
@@ -125,8 +127,7 @@ impl Egress {
                 if let Some(Credentials { user, password }) = &proxy.credentials {
                     socks = socks.with_auth(user.clone(), password.0.clone());
                 }
-                let io = socks.call(origin).await.map_err(|error| ConnectError::Proxy(error.into()))?;
-                Ok(io.into_inner())
+                Ok(socks.call(origin).await?.into_inner())
             }
         }
     }

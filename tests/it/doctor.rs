@@ -104,14 +104,37 @@ async fn the_backend_is_asked_on_the_way_that_requests_take() {
     }
     http.asked(&format!("GET http://{}/s3cret/health", backend.address())).await;
     socks.connected_to(&backend.address().to_string()).await;
-    let relay = on_port(free_address().port())
-        .backend(backend.address())
-        .toml(&format!("[upstream_proxy]\nenabled = true\nurl = \"http://{}\"", free_address()))
-        .start()
-        .await;
-    let (said, code) = doctor(&relay).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("[upstream_proxy]: does the proxy run"), "{said}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_away_is_named_without_its_password() {
+    for (scheme, backend) in
+        [("http", "http://127.0.0.1:1"), ("http", "https://127.0.0.1:1"), ("socks5", "http://127.0.0.1:1")]
+    {
+        let (away, ca_proxy) = (free_address(), free_address());
+        let output = Relay::with_args(["doctor", "--config"])
+            .file(
+                "relay.toml",
+                format!(
+                    "version = 1\n[server]\nport = {}\nhttp_port = 0\n[backend]\nurl = \"{backend}\"\n\
+                     [frontend]\nmode = \"disabled\"\n[upstream_proxy]\nenabled = true\n\
+                     url = \"{scheme}://user:hunter2@{away}\"\n[tls]\ndomains = [\"127.0.0.1\"]\n\
+                     mode = \"acme\"\nstorage = \"{{dir}}/none\"\n[tls.acme]\n\
+                     directory = \"https://127.0.0.1:1/dir\"\nproxy = \"{scheme}://user:hunter2@{ca_proxy}\"\n",
+                    free_address().port()
+                ),
+            )
+            .arg("{dir}/relay.toml")
+            .run()
+            .await;
+        let (said, code) = told(&output);
+        assert_eq!(code, Some(1), "{said}");
+        let text = format!("{backend}: no connection through the upstream proxy at {away}: ");
+        assert_line(&said, "error", "backend", &text);
+        assert!(said.contains(&format!("[upstream_proxy] at {away}: does the proxy run")), "{said}");
+        assert!(said.contains(&format!("cannot be reached through the proxy at {ca_proxy}: ")), "{said}");
+        assert!(!said.contains("hunter2") && !stderr(&output).contains("hunter2"), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use time::{Duration, OffsetDateTime};
 use super::Finding;
 use crate::{
     acme::{self, Introduction},
-    config::acme::{AcmeConfig, Directory},
+    config::{
+        ProxyUrl,
+        acme::{AcmeConfig, Directory},
+    },
     error::Chain,
 };
 
@@ -33,18 +36,19 @@ pub(super) async fn look(config: &AcmeConfig, now: OffsetDateTime) -> (Vec<Findi
     // With another CA that answers there are certificates all the same.
     let is_fault = findings.is_empty();
     let advice = match &config.authority.proxy {
-        Some(_) => {
-            "the way goes through the proxy in [tls.acme] proxy: does it run, and let CONNECT through?"
+        Some(ProxyUrl { authority, .. }) => {
+            format!("the way goes through [tls.acme] proxy at {authority}: does it run, and let this through?")
         }
         None => {
             "where the network is filtered, [tls.acme] proxy = \"upstream\", or a proxy's URL, leads around it"
+                .into()
         }
     };
     for error in errors {
         findings.push(if is_fault {
-            Finding::fault("authority", error, advice)
+            Finding::fault("authority", error, &*advice)
         } else {
-            Finding::doubt("authority", error, advice)
+            Finding::doubt("authority", error, &*advice)
         });
     }
     findings.extend(clock);

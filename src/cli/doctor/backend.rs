@@ -48,10 +48,15 @@ pub(super) async fn look(backend: &Backend, proxy: Option<&ProxyUrl>, prefix: &U
     }
 }
 
-fn advice(proxy: Option<&ProxyUrl>) -> &'static str {
+fn advice(proxy: Option<&ProxyUrl>) -> String {
     match proxy {
-        Some(_) => "the way goes through [upstream_proxy]: does the proxy run, and does Sova?",
-        None => "does Sova run, and listen there? systemctl status parley-chat; [server] in its config.toml",
+        Some(ProxyUrl { authority, .. }) => {
+            format!(
+                "the way goes through [upstream_proxy] at {authority}: does the proxy run, and does Sova?"
+            )
+        }
+        None => "does Sova run, and listen there? systemctl status parley-chat; [server] in its config.toml"
+            .into(),
     }
 }
 
