@@ -5,6 +5,7 @@
 mod authority;
 mod backend;
 mod files;
+mod name_servers;
 mod names;
 mod ports;
 mod storage;
@@ -14,6 +15,7 @@ use std::{fmt, path::Path, process::ExitCode};
 use time::OffsetDateTime;
 use tokio::runtime;
 
+use self::name_servers::NameServers;
 use super::{ConfigArgs, EXIT_INTERNAL, answer, health::Target, status::Meant};
 use crate::{
     config::{CertificateSource, Config, Environment, Tls},
@@ -84,15 +86,19 @@ async fn examine(config: &Config, file: Option<&Path>, relay: ports::Relay<'_>) 
     let mut report = Report { is_well: true };
     let mut identities = Vec::new();
     let Config { uri_prefix, server, tls, backend, upstream_proxy, .. } = config;
+    let (servers, finding) = NameServers::look(config).await;
+    report.tell(finding);
     if let Some(Tls { certificates: CertificateSource::Acme(acme), .. }) = tls {
-        let (findings, those) = authority::look(acme, OffsetDateTime::now_utc()).await;
+        let (findings, those) = authority::look(acme, servers, OffsetDateTime::now_utc()).await;
         identities = those;
         report.tell(findings);
     }
     if let Some(tls) = tls {
-        report.tell(names::look(&tls.names, &Machine::current()).await);
+        report.tell(names::look(&tls.names, servers, &Machine::current()).await);
     }
-    if let Some(Tls { certificates: CertificateSource::Acme(acme), .. }) = tls {
+    if let Some(Tls { certificates: CertificateSource::Acme(acme), .. }) = tls
+        && let NameServers::Answer = servers
+    {
         report.tell(names::may_be_issued(&acme.subjects, &identities).await);
     }
     match Target::of_config(config, false) {
@@ -102,7 +108,7 @@ async fn examine(config: &Config, file: Option<&Path>, relay: ports::Relay<'_>) 
         }
         Err(error) => report.tell([Finding::doubt("ports", error, "")]),
     }
-    report.tell([backend::look(backend, upstream_proxy.as_ref(), uri_prefix).await]);
+    report.tell([backend::look(backend, upstream_proxy.as_ref(), servers, uri_prefix).await]);
     // Last: it may make this process another user's.
     if let Some(tls) = tls {
         report.tell(storage::look(&tls.storage, &tls.certificates, OffsetDateTime::now_utc()));

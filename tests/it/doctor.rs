@@ -138,6 +138,46 @@ async fn a_proxy_that_is_away_is_named_without_its_password() {
 }
 
 #[tokio::test]
+async fn a_name_server_that_does_not_answer_is_told_once_with_its_address() {
+    let doctor = Relay::with_args(["doctor", "--config"])
+        .file("resolv.conf", "nameserver 127.0.0.9\n")
+        .file(
+            "relay.toml",
+            format!(
+                "version = 1\n[server]\nport = {}\nhttp_port = 0\n[frontend]\nmode = \"disabled\"\n\
+                 [backend]\nurl = \"http://sova.example.net:1\"\n[tls]\nmode = \"acme\"\n\
+                 domains = [\"chat.example.net\", \"www.example.net\"]\nstorage = \"{{dir}}/none\"\n",
+                free_address().port()
+            ),
+        )
+        .arg("{dir}/relay.toml");
+    let resolv_conf = doctor.path("resolv.conf");
+    let output = doctor
+        .env("RESOLV_CONF", resolv_conf)
+        .under(&[
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            "mount --bind \"$RESOLV_CONF\" /etc/resolv.conf && exec \"$0\" \"$@\"",
+        ])
+        .run()
+        .await;
+    let (said, code) = told(&output);
+    assert_eq!(code, Some(1), "{said}");
+    assert_line(&said, "error", "names", "no name server answers: /etc/resolv.conf leads to 127.0.0.9");
+    assert_eq!(said.matches("/etc/resolv.conf").count(), 1, "{said}");
+    for (about, what) in [
+        ("authority", "https://acme-v02.api.letsencrypt.org/directory"),
+        ("names", "chat.example.net"),
+        ("names", "www.example.net"),
+        ("backend", "http://sova.example.net:1"),
+    ] {
+        assert_line(&said, "error", about, &format!("{what} is not found: no name server answers"));
+    }
+}
+
+#[tokio::test]
 async fn where_no_relay_runs_its_ports_are_free_or_somebody_has_them() {
     let backend = well().await;
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -75,6 +75,19 @@ impl Resolvers {
         Ok(servers.into_iter().map(|ip| SocketAddr::new(ip, self.port)).collect())
     }
 
+    /// Those that are asked, if none of them answers; a datagram may get lost, so they are asked twice for `host`.
+    pub(crate) async fn silent(&self, host: &str) -> Result<Option<Vec<IpAddr>>, DnsError> {
+        let mut name: Name =
+            host.parse().map_err(|source| DnsError::Name { name: host.to_owned(), source })?;
+        name.set_fqdn(true);
+        for _ in 0..2 {
+            if self.ask(&name, RecordType::A).await?.is_some() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.addresses()?.iter().map(SocketAddr::ip).collect()))
+    }
+
     /// The first answer that a resolver gives.
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Option<Message>, DnsError> {
         for resolver in self.addresses()? {

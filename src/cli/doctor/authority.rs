@@ -2,7 +2,10 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::Finding;
+use super::{
+    Finding,
+    name_servers::{NameServers, SILENT, next_hop},
+};
 use crate::{
     acme::{self, Introduction},
     config::{
@@ -17,12 +20,22 @@ const CLOCK_DOUBT: Duration = Duration::minutes(1);
 const CLOCK_FAULT: Duration = Duration::HOUR;
 
 /// Asks every CA for its directory. Gives with it what those are called in CAA records that answered.
-pub(super) async fn look(config: &AcmeConfig, now: OffsetDateTime) -> (Vec<Finding>, Vec<String>) {
+pub(super) async fn look(
+    config: &AcmeConfig,
+    servers: NameServers,
+    now: OffsetDateTime,
+) -> (Vec<Finding>, Vec<String>) {
     let (mut findings, mut identities) = (Vec::new(), Vec::new());
     let mut clock = None;
     let began = std::time::Instant::now();
-    let mut errors = Vec::new();
+    let (mut errors, mut unfound) = (Vec::new(), Vec::new());
     for directory in &config.directories {
+        if let Some(origin) = directory.url.authority()
+            && servers.hide(next_hop(origin, config.authority.proxy.as_ref())).await
+        {
+            unfound.push(format!("{directory} is not found: {SILENT}"));
+            continue;
+        }
         match acme::introduce(&config.authority, directory).await {
             Ok(told) => {
                 let now = now + began.elapsed();
@@ -44,11 +57,13 @@ pub(super) async fn look(config: &AcmeConfig, now: OffsetDateTime) -> (Vec<Findi
                 .into()
         }
     };
-    for error in errors {
+    let errors = errors.into_iter().map(|error| (error, &*advice));
+    // What to do about a name server has been said.
+    for (error, advice) in errors.chain(unfound.into_iter().map(|error| (error, ""))) {
         findings.push(if is_fault {
-            Finding::fault("authority", error, &*advice)
+            Finding::fault("authority", error, advice)
         } else {
-            Finding::doubt("authority", error, &*advice)
+            Finding::doubt("authority", error, advice)
         });
     }
     findings.extend(clock);

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::Empty;
 
-use super::Finding;
+use super::{
+    Finding,
+    name_servers::{NameServers, SILENT, next_hop},
+};
 use crate::{
     cli::health,
     config::{Backend, ProxyUrl, UriPrefix},
@@ -19,12 +22,20 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Asks it for its health.
-pub(super) async fn look(backend: &Backend, proxy: Option<&ProxyUrl>, prefix: &UriPrefix) -> Finding {
+pub(super) async fn look(
+    backend: &Backend,
+    proxy: Option<&ProxyUrl>,
+    servers: NameServers,
+    prefix: &UriPrefix,
+) -> Finding {
     let url = &backend.url;
     let egress = match way(backend, proxy) {
         Ok(egress) => egress,
         Err(error) => return Finding::fault("backend", error, ""),
     };
+    if servers.hide(next_hop(&url.authority, proxy)).await {
+        return Finding::fault("backend", format_args!("{url} is not found: {SILENT}"), "");
+    }
     let asked = tokio::time::timeout(LIMIT, ask(&egress, backend, prefix)).await;
     match asked {
         Ok(Ok(status)) if status.is_success() => {

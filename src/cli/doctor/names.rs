@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 
-use super::Finding;
+use super::{
+    Finding,
+    name_servers::{NameServers, SILENT},
+};
 use crate::{
     acme,
     config::{ServerName, Subject},
@@ -10,7 +13,7 @@ use crate::{
 };
 
 /// Looks every name up, as programs on this machine do.
-pub(super) async fn look(names: &[ServerName], machine: &Machine) -> Vec<Finding> {
+pub(super) async fn look(names: &[ServerName], servers: NameServers, machine: &Machine) -> Vec<Finding> {
     let mut findings = Vec::new();
     for name in names {
         findings.push(match name {
@@ -32,6 +35,10 @@ pub(super) async fn look(names: &[ServerName], machine: &Machine) -> Vec<Finding
             ),
             ServerName::Dns(dns) => match tokio::net::lookup_host((&**dns, 0)).await {
                 Ok(found) => leads(name, &found.map(|found| found.ip().to_canonical()).collect(), machine),
+                // What to do about it has been said.
+                Err(_) if matches!(servers, NameServers::Silent) => {
+                    Finding::fault("names", format_args!("{name} is not found: {SILENT}"), "")
+                }
                 Err(error) => not_found(name, &error),
             },
         });
@@ -131,7 +138,8 @@ mod tests {
     async fn an_address_is_this_machines_or_may_be_a_routers() {
         let machine = Machine::with_addresses(["192.0.2.7"]);
         let names = ["192.0.2.7", "192.0.2.9", "localhost", "chat.lan"].map(|name| name.parse().unwrap());
-        let grades: Vec<_> = look(&names, &machine).await.iter().map(|finding| finding.grade).collect();
+        let grades: Vec<_> =
+            look(&names, NameServers::Answer, &machine).await.iter().map(|finding| finding.grade).collect();
         assert_eq!(grades, [Grade::Well, Grade::Doubt, Grade::Well, Grade::Well]);
     }
 }
