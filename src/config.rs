@@ -36,6 +36,7 @@ pub(crate) use acme::AcmeConfig;
 pub(crate) use error::{ConfigError, Style, Warning};
 pub(crate) use flags::Flags;
 pub(crate) use load::load;
+pub(crate) use source::sha256;
 pub(crate) use types::{ByteSize, ServerName, Subject, UriPrefix};
 pub(crate) use units::duration;
 pub(crate) use url::{BackendUrl, Credentials, FrontendUrl, ProxyScheme, ProxyUrl};
@@ -49,6 +50,14 @@ pub(crate) struct Loaded {
     pub(crate) warnings: Vec<Warning>,
     /// The backend's own config, where one was read.
     pub(crate) sova: Option<PathBuf>,
+}
+
+/// A file that a configuration was read from.
+#[derive(Clone, Debug)]
+pub(crate) struct FileRead {
+    pub(crate) path: PathBuf,
+    /// Of its bytes as they were then, in hexadecimal.
+    pub(crate) sha256: String,
 }
 
 /// What the process's surroundings say about defaults.
@@ -137,6 +146,8 @@ pub(crate) struct Config {
     pub(crate) rules: Rules,
     /// Where the control socket lies.
     pub(crate) control: PathBuf,
+    /// The files that it comes from: the config file first, and the backend's own.
+    pub(crate) files: Vec<FileRead>,
 }
 
 /// `[server]`: the listeners and whom they believe.

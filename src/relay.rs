@@ -159,9 +159,14 @@ impl Relay {
             }
         }
         let Prepared { site, ports: wanted, serving, tls, names, url, drain_for, .. } = prepared;
-        let (most_connections, control, served) = (prepared.connections, prepared.control, prepared.served);
+        let (most_connections, control) = (prepared.connections, prepared.control);
         let sites = Sites::new(site);
-        let reporter = Arc::new(ArcSwap::from_pointee(serving.reporter(most_connections, served, &sites)));
+        let reporter = Arc::new(ArcSwap::from_pointee(serving.reporter(
+            most_connections,
+            prepared.files,
+            prepared.served,
+            &sites,
+        )));
         let ended = drain.begun().clone();
         let _control =
             AbortOnDropHandle::new(tokio::spawn(control::run(control.clone(), Arc::clone(&reporter), ended)));

@@ -4,6 +4,7 @@
 
 mod authority;
 mod backend;
+mod config;
 mod files;
 mod name_servers;
 mod names;
@@ -72,13 +73,13 @@ pub(crate) fn run(arguments: DoctorArgs) -> ExitCode {
         return ExitCode::from(EXIT_INTERNAL);
     };
     // Where a relay that runs says so: beside its control socket.
-    let directories = match Meant::new(config.config.as_deref(), None, &environment) {
-        Ok(meant) => meant.directories,
+    let meant = match Meant::new(config.config.as_deref(), None, &environment) {
+        Ok(meant) => meant,
         Err(code) => return code,
     };
     let file = config.config.as_deref();
     let is_installed = file == environment.installed_config().as_deref();
-    let relay = ports::Relay { directories: &directories, is_installed };
+    let relay = ports::Relay { meant: &meant, is_installed };
     runtime.block_on(examine(&loaded.config, file, relay))
 }
 
@@ -108,6 +109,7 @@ async fn examine(config: &Config, file: Option<&Path>, relay: ports::Relay<'_>) 
         }
         Err(error) => report.tell([Finding::doubt("ports", error, "")]),
     }
+    report.tell(file.map(|file| config::look(file, relay.meant)).unwrap_or_default());
     report.tell([backend::look(backend, upstream_proxy.as_ref(), servers, uri_prefix).await]);
     // Last: it may make this process another user's.
     if let Some(tls) = tls {

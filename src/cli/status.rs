@@ -49,7 +49,7 @@ pub(crate) struct StatusArgs {
 
 /// Why there is no status.
 #[derive(Debug)]
-enum StatusError {
+pub(super) enum StatusError {
     /// Nobody answers in any of these directories.
     NoRelay(Vec<PathBuf>),
     /// Somebody does, or might; and this is wrong.
@@ -130,7 +130,7 @@ impl Meant {
 }
 
 /// The status of the first relay that answers, and its own text.
-fn ask(meant: &Meant) -> Result<(Status, String), StatusError> {
+pub(super) fn ask(meant: &Meant) -> Result<(Status, String), StatusError> {
     for directory in &meant.directories {
         let path = directory.join(SOCKET);
         let stream = match UnixStream::connect(&path) {

@@ -1,10 +1,6 @@
 //! From flags, file and backend's file to a [`super::Config`], or to every fault at once.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, path::Path, sync::Arc};
 
 use toml::de::DeTable;
 
@@ -45,9 +41,10 @@ pub(crate) fn load(
     } else if raw.frontend.mode.is_absent() {
         raw.forward_frontend_to_backend(Place::Flag("--backend"));
     }
-    let loaded = resolve(raw, source, environment, &mut faults, warnings, sova);
+    let files = source.iter().chain(&sova).map(|source| source.file_read()).collect();
+    let config = resolve(raw, source, environment, &mut faults, &mut warnings, files);
     faults.into_result()?;
-    Ok(loaded)
+    Ok(Loaded { config, warnings, sova: sova.map(|source| source.path().to_owned()) })
 }
 
 /// Reads one file with `read_keys`.
@@ -73,7 +70,7 @@ fn read<T>(
     Ok((value, source))
 }
 
-/// Fills in what the backend's own config says, and tells which file that was. A file that was asked for must be there; the default
+/// Fills in what the backend's own config says, and gives that. A file that was asked for must be there; the default
 /// install's may be absent, and is only warned about when it cannot be read.
 fn ask_sova(
     raw: &mut Raw,
@@ -82,11 +79,11 @@ fn ask_sova(
     environment: &Environment,
     faults: &mut Faults,
     warnings: &mut Vec<Warning>,
-) -> Result<Option<PathBuf>, ConfigError> {
+) -> Result<Option<Arc<Source>>, ConfigError> {
     if let Some(path) = &flags.sova {
-        let (sova, _) = read(path, UnknownKeys::Ignore, faults, Sova::read)?;
+        let (sova, source) = read(path, UnknownKeys::Ignore, faults, Sova::read)?;
         sova.apply(raw);
-        return Ok(Some(path.clone()));
+        return Ok(Some(source));
     }
     let nothing_said = file.is_none() && flags.backend.is_none() && flags.uri_prefix.is_none();
     if matches!(environment.sova.try_exists(), Ok(false)) {
@@ -94,9 +91,12 @@ fn ask_sova(
     }
     let mut its_faults = Faults::default();
     let read = read(&environment.sova, UnknownKeys::Ignore, &mut its_faults, Sova::read);
-    match read.and_then(|(sova, _)| its_faults.into_result().map(|()| sova)) {
-        Ok(sova) if nothing_said => sova.apply(raw),
-        Ok(sova) => {
+    match read.and_then(|read| its_faults.into_result().map(|()| read)) {
+        Ok((sova, source)) if nothing_said => {
+            sova.apply(raw);
+            Ok(Some(source))
+        }
+        Ok((sova, source)) => {
             if sova.has_another_prefix(raw) {
                 let text = format!(
                     "`uri_prefix` is not the one in {}: below the backend's own no rule is asked, and what they block \
@@ -106,20 +106,20 @@ fn ask_sova(
                 warnings.push(Warning::new(text, raw.uri_prefix.place()));
             }
             sova.bound_streams(raw);
+            Ok(Some(source))
         }
         Err(error) if nothing_said => {
             warnings.extend(error.into_warnings("nothing is taken over from the backend's own config"));
-            return Ok(None);
+            Ok(None)
         }
         // Nobody needs it: what was said is enough to start with.
-        Err(_) => return Ok(None),
+        Err(_) => Ok(None),
     }
-    Ok(Some(environment.sova.clone()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, path::PathBuf};
 
     use super::*;
     use crate::config::{CertificateSource, Frontend, Style, User};

@@ -12,7 +12,7 @@ use http::HeaderName;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Config, Environment, Frontend, Loaded, Log, LogFormat, Server, Warning, backend, certificates,
+    Config, Environment, FileRead, Frontend, Log, LogFormat, Server, Warning, backend, certificates,
     error::{Faults, Reason},
     limits, paths,
     raw::{FrontendMode, Raw, RawFrontend, RawLog, RawServer, RawUpstreamProxy, TlsMode},
@@ -40,9 +40,9 @@ pub(crate) fn resolve(
     source: Option<Arc<Source>>,
     environment: &Environment,
     faults: &mut Faults,
-    mut warnings: Vec<Warning>,
-    sova: Option<PathBuf>,
-) -> Loaded {
+    warnings: &mut Vec<Warning>,
+    files: Vec<FileRead>,
+) -> Config {
     let Raw {
         version: _,
         uri_prefix,
@@ -64,21 +64,21 @@ pub(crate) fn resolve(
     let back_door = paths::BackDoor::find(&frontend, &raw_backend.url);
     let rules = match (entries, source) {
         (Setting::Given(entries, _), _) if !entries.is_empty() => {
-            paths::rules(entries, &uri_prefix, back_door.as_ref(), faults, &mut warnings)
+            paths::rules(entries, &uri_prefix, back_door.as_ref(), faults, warnings)
         }
         (Setting::Given(..) | Setting::Absent, Some(source)) => {
             let text = "the file has no [[paths]]: everything goes to the front end";
             warnings.push(Warning::new(text, Some(Place::File(source))));
-            paths::rules(Vec::new(), &uri_prefix, None, faults, &mut warnings)
+            paths::rules(Vec::new(), &uri_prefix, None, faults, warnings)
         }
         (Setting::Given(..) | Setting::Absent | Setting::Faulty, _) => paths::default_rules(&uri_prefix),
     };
     let (host_place, port_place) = (server.host.place(), server.port.place());
-    let server = self::server(server, protocol, faults, &mut warnings);
+    let server = self::server(server, protocol, faults, warnings);
     if let Some(names) = tls.as_ref().and_then(|tls| tls.domains.as_given())
         && protocol == Protocol::Https
     {
-        warn_of_a_host_that_only_this_machine_reaches(&server, host_place, names, &mut warnings);
+        warn_of_a_host_that_only_this_machine_reaches(&server, host_place, names, warnings);
     }
     let upstream_proxy = self::upstream_proxy(upstream_proxy, faults);
     if let Some(backend) = raw_backend.url.as_given().cloned().unwrap_or_default().loopback()
@@ -92,26 +92,26 @@ pub(crate) fn resolve(
             port_place,
         );
     }
-    let config = Config {
+    Config {
         tls: tls.filter(|_| protocol == Protocol::Https).map(|tls| {
             let surroundings = certificates::Surroundings {
                 environment,
                 http_port: server.http_port,
                 upstream_proxy: upstream_proxy.as_ref(),
             };
-            certificates::tls(tls, surroundings, faults, &mut warnings)
+            certificates::tls(tls, surroundings, faults, warnings)
         }),
         server,
         backend: backend::backend(raw_backend, upstream_proxy.as_ref(), faults),
         upstream_proxy,
-        frontend: self::frontend(frontend, faults, &mut warnings),
-        limits: limits::limits(raw_limits, faults, &mut warnings),
+        frontend: self::frontend(frontend, faults, warnings),
+        limits: limits::limits(raw_limits, faults, warnings),
         log: self::log(log),
         control: environment.control(&storage.unwrap_or_else(|| environment.storage())),
         uri_prefix,
         rules,
-    };
-    Loaded { config, warnings, sova }
+        files,
+    }
 }
 
 fn server(raw: RawServer, protocol: Protocol, faults: &mut Faults, warnings: &mut Vec<Warning>) -> Server {

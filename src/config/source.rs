@@ -7,7 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use super::error::distance;
+use aws_lc_rs::digest;
+
+use super::{FileRead, error::distance};
 
 /// A config file. `Debug` shows its path alone: the text holds the secret prefix and proxy passwords.
 pub(crate) struct Source {
@@ -58,6 +60,12 @@ impl Source {
         &self.text
     }
 
+    /// Which file this is, for whoever asks later whether it is still the same.
+    pub(crate) fn file_read(&self) -> FileRead {
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        FileRead { path, sha256: sha256(self.text.as_bytes()) }
+    }
+
     /// The first line of `place`, with the part of `place` that lies on it.
     pub(crate) fn excerpt(&self, place: &Range<usize>, hide: Hide) -> Excerpt {
         let text = self.text.as_str();
@@ -85,6 +93,11 @@ impl Source {
             None => Excerpt { number, line: line.to_owned(), span },
         }
     }
+}
+
+/// The digest of a file's bytes, as sha256sum writes it.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether what follows `text` continues a string that was opened with three quotes. Approximate towards

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::status::{Certificate, Clients, Listener, Origin, Requests, Status};
+use super::status::{Certificate, Clients, ConfigFile, Configured, Listener, Origin, Requests, Status};
 use crate::{
     acme::{self, Stored},
+    config::FileRead,
     metrics::{self, Metrics},
     proxy::Upstream,
     site::{Frontend, Sites},
@@ -20,6 +21,9 @@ pub(crate) struct Reporter {
     pub(crate) sites: Sites,
     pub(crate) most_connections: usize,
     pub(crate) most_per_client: usize,
+    /// When the configuration was put in force, and what it was read from.
+    pub(crate) loaded: OffsetDateTime,
+    pub(crate) files: Vec<FileRead>,
     /// `None`: plain HTTP.
     pub(crate) served: Option<Served>,
 }
@@ -47,6 +51,17 @@ impl Reporter {
             pid: std::process::id(),
             started: Some(*started),
             uptime_seconds: self.metrics.uptime().as_secs(),
+            config: Configured {
+                loaded: Some(self.loaded),
+                files: self
+                    .files
+                    .iter()
+                    .map(|FileRead { path, sha256 }| ConfigFile {
+                        path: path.to_string_lossy().into_owned(),
+                        sha256: sha256.clone(),
+                    })
+                    .collect(),
+            },
             listeners: listening
                 .into_iter()
                 .map(|socket| Listener { kind: socket.kind.to_owned(), address: socket.address.to_string() })

@@ -12,6 +12,7 @@ pub(crate) struct Status {
     #[serde(with = "time::serde::rfc3339::option")]
     pub(crate) started: Option<OffsetDateTime>,
     pub(crate) uptime_seconds: u64,
+    pub(crate) config: Configured,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) clients: Clients,
@@ -19,6 +20,26 @@ pub(crate) struct Status {
     pub(crate) backend: Origin,
     /// `None`: it is no other server.
     pub(crate) frontend: Option<Origin>,
+}
+
+/// The configuration in force.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Configured {
+    /// When it was put in force: at the start, or by the last reload that was not refused.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub(crate) loaded: Option<OffsetDateTime>,
+    /// What it was read from: the config file first, then the backend's own. Empty: flags alone.
+    pub(crate) files: Vec<ConfigFile>,
+}
+
+/// A file as it was when it was read.
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct ConfigFile {
+    pub(crate) path: String,
+    /// Of its bytes, in hexadecimal: whether the file is still the same can be told, and not what is in it.
+    pub(crate) sha256: String,
 }
 
 /// A listening socket.

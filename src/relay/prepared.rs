@@ -3,13 +3,14 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::HeaderValue;
+use time::OffsetDateTime;
 
 use super::{StartError, edge::Edge};
 use crate::{
     access::AccessLog,
     admission::Clients,
     client::Trust,
-    config::{ByteSize, CertificateSource, Config, Log, LogFormat, ServerName},
+    config::{ByteSize, CertificateSource, Config, FileRead, Log, LogFormat, ServerName},
     connection::{self, Heads, ProxyProtocol, Purpose, Service},
     control::{Reporter, Served},
     drain::Drain,
@@ -38,6 +39,8 @@ pub(super) struct Prepared {
     pub(super) log: Log,
     /// Where the control socket lies.
     pub(super) control: PathBuf,
+    /// What this was read from.
+    pub(super) files: Vec<FileRead>,
     /// What is told there of the certificates.
     pub(super) served: Option<Served>,
 }
@@ -86,6 +89,7 @@ impl Prepared {
             log,
             rules,
             control,
+            files,
         } = config;
         let wanted = |role, port| Wanted { role, host: server.host, port };
         let have = |role, port| present.ports.have(wanted(role, port)).map_err(StartError::Bind);
@@ -172,7 +176,20 @@ impl Prepared {
         };
         let site = Site::build(plan, present.drain, present.site).map_err(StartError::Site)?;
         let (connections, drain_for) = (limits.connections, limits.drain);
-        Ok(Self { site, ports, serving, tls, names, url, connections, drain_for, log, control, served })
+        Ok(Self {
+            site,
+            ports,
+            serving,
+            tls,
+            names,
+            url,
+            connections,
+            drain_for,
+            log,
+            control,
+            files,
+            served,
+        })
     }
 
     /// Where the main port listens.
@@ -187,6 +204,7 @@ impl Serving {
     pub(super) fn reporter(
         &self,
         most_connections: usize,
+        files: Vec<FileRead>,
         served: Option<Served>,
         sites: &Sites,
     ) -> Reporter {
@@ -195,6 +213,8 @@ impl Serving {
             sites: sites.clone(),
             most_connections,
             most_per_client: self.per_client,
+            loaded: OffsetDateTime::now_utc(),
+            files,
             served,
         }
     }

@@ -60,8 +60,20 @@ impl Running {
     }
 
     async fn put_in_force(&mut self, prepared: Prepared) {
-        let Prepared { site, ports, serving, tls, names, url, connections, drain_for, log, control, served } =
-            prepared;
+        let Prepared {
+            site,
+            ports,
+            serving,
+            tls,
+            names,
+            url,
+            connections,
+            drain_for,
+            log,
+            control,
+            files,
+            served,
+        } = prepared;
         self.logging.change(&log);
         self.sites.replace(site);
         let sites = &self.sites;
@@ -69,7 +81,7 @@ impl Running {
             .set(ports.into_iter().map(|(had, purpose)| (had, serving.of(purpose, sites))).collect())
             .await;
         self.ports.permits().resize(connections);
-        self.reporter.store(Arc::new(serving.reporter(connections, served, sites)));
+        self.reporter.store(Arc::new(serving.reporter(connections, files, served, sites)));
         if control != self.control {
             let directory = self.control.display();
             tracing::warn!(%directory, "the control socket stays where it is until a restart");

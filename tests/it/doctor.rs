@@ -138,6 +138,36 @@ async fn a_proxy_that_is_away_is_named_without_its_password() {
 }
 
 #[tokio::test]
+async fn a_config_that_was_changed_and_not_loaded_is_a_warning_until_it_is() {
+    let backend = well().await;
+    let relay = on_port(free_address().port())
+        .backend(backend.address())
+        .file("sova.toml", "uri_prefix = \"s3cret\"\n")
+        .arg("--sova")
+        .arg("{dir}/sova.toml")
+        .start()
+        .await;
+    let config = relay.path("config.toml");
+    let as_it_is = format!("the relay runs with {} as it is now", config.display());
+    let (said, _) = doctor(&relay).await;
+    assert_line(&said, "ok", "config", &as_it_is);
+
+    relay.set_config(&format!("{}# Changed.\n", relay.config()));
+    std::fs::write(relay.path("sova.toml"), "uri_prefix = \"s3cret\" # Too.\n").unwrap();
+    let (said, code) = doctor(&relay).await;
+    assert_eq!(code, Some(0), "{said}");
+    for file in [&config, &relay.path("sova.toml")] {
+        assert_line(&said, "warning", "config", &format!("{} was changed at 20", file.display()));
+    }
+    assert!(said.contains("; the relay runs with what it loaded at 20"), "{said}");
+    assert!(said.contains("systemctl reload parley-relay loads it") && !said.contains("s3cret"), "{said}");
+
+    relay.reload("reloaded").await;
+    let (said, _) = doctor(&relay).await;
+    assert_line(&said, "ok", "config", &as_it_is);
+}
+
+#[tokio::test]
 async fn a_name_server_that_does_not_answer_is_told_once_with_its_address() {
     let doctor = Relay::with_args(["doctor", "--config"])
         .file("resolv.conf", "nameserver 127.0.0.9\n")

@@ -269,6 +269,32 @@ async fn the_socket_is_for_its_owner_and_group() {
 }
 
 #[tokio::test]
+async fn it_tells_which_files_are_in_force_by_their_digests_and_not_what_is_in_them() {
+    let relay = Relay::start("uri_prefix = \"s3cret\"").await;
+    relay.until_status("an answer", |_| true).await;
+    let sha256sum = || {
+        let output = Command::new("sha256sum").arg(relay.path("config.toml")).output().unwrap();
+        stdout(&output)[..64].to_owned()
+    };
+    let first = sha256sum();
+    let status = relay.status_json().await;
+    let told = &status["config"]["files"];
+    let path = relay.path("config.toml").display().to_string();
+    assert_eq!(*told, serde_json::json!([{"path": path, "sha256": first}]), "{status}");
+    assert!(status["config"]["loaded"].is_string() && !status.to_string().contains("s3cret"), "{status}");
+    assert!(stdout(&relay.status(&[]).await).contains(&path));
+
+    relay.set_config(&format!("{}nonsense = 1\n", relay.config()));
+    relay.reload("is refused").await;
+    assert_eq!(relay.status_json().await["config"], status["config"]);
+    relay.set_config(&format!("{}# Changed.\n", relay.config().replace("nonsense = 1", "")));
+    relay.reload("reloaded").await;
+    let status = relay.status_json().await;
+    assert_ne!(sha256sum(), first);
+    assert_eq!(status["config"]["files"][0]["sha256"], sha256sum(), "{status}");
+}
+
+#[tokio::test]
 async fn without_a_relay_that_is_said_and_metrics_say_so_too() {
     for args in [&["status"][..], &["status", "--json"]] {
         let output = run(args).await;

@@ -1,13 +1,16 @@
 //! Ports: whether the relay answers there, or could.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::net::IpAddr;
 
 use http::uri::Scheme;
 use time::{Duration, OffsetDateTime};
 
 use super::Finding;
 use crate::{
-    cli::health::{self, Target},
+    cli::{
+        health::{self, Target},
+        status::Meant,
+    },
     listener,
     ports::{BindError, Role, Wanted},
     run_file,
@@ -21,7 +24,7 @@ const UNIT: &str = "parley-relay.service";
 #[derive(Clone, Copy)]
 pub(super) struct Relay<'a> {
     /// Where it says that it runs, beside its control socket.
-    pub(super) directories: &'a [PathBuf],
+    pub(super) meant: &'a Meant,
     /// Whether it is the one that systemd starts.
     pub(super) is_installed: bool,
 }
@@ -36,7 +39,7 @@ pub(super) async fn look(
         redirect.map(|port| (Role::Redirect, Target { scheme: Scheme::HTTP, port, ..target.clone() }));
     let mut findings = Vec::new();
     // What cannot be read is that of a relay whose user we are not.
-    let runs = relay.directories.iter().any(|directory| !matches!(run_file::read(directory), Ok(None)));
+    let runs = relay.meant.directories.iter().any(|directory| !matches!(run_file::read(directory), Ok(None)));
     if !runs && relay.is_installed {
         findings.extend(unit().await);
     }

@@ -12,6 +12,10 @@ pub(super) fn page(status: &Status, now: OffsetDateTime) -> String {
     let up = span(Duration::from_secs(status.uptime_seconds));
     // Writing to a string does not fail.
     let _ = writeln!(page, "parley-relay {}, process {}, up for {up}", status.version, status.pid);
+    if let Some(file) = status.config.files.first() {
+        let loaded = status.config.loaded.map(|at| format!(", as it was at {}", minute(at)));
+        line(&mut page, "config", &format!("{}{}", file.path, loaded.unwrap_or_default()));
+    }
     for listener in &status.listeners {
         line(&mut page, &listener.kind, &listener.address);
     }
@@ -163,7 +167,7 @@ fn minute(at: OffsetDateTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{Clients, Listener, Requests};
+    use crate::control::status::{Clients, ConfigFile, Configured, Listener, Requests};
     use time::macros::datetime;
 
     fn status() -> Status {
@@ -190,6 +194,13 @@ mod tests {
                 accepted: 31,
                 ..Clients::default()
             },
+            config: Configured {
+                loaded: Some(datetime!(2027-01-01 09:30 UTC)),
+                files: vec![ConfigFile {
+                    path: "/etc/parley-relay/config.toml".into(),
+                    ..ConfigFile::default()
+                }],
+            },
             requests: Requests { answered: [0, 1500, 30, 4, 0], aborted: 2, limited: 0 },
             backend: Origin {
                 url: "http://127.0.0.1:42836".into(),
@@ -208,6 +219,7 @@ mod tests {
     fn a_relay_that_is_well_has_one_screen_without_noise() {
         let expected = "\
 parley-relay 1.2.3, process 4711, up for 3 days 4 h
+  config      /etc/parley-relay/config.toml, as it was at 2027-01-01 09:30Z
   redirect    [::]:80
   https       [::]:443
 
