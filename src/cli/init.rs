@@ -189,6 +189,10 @@ fn make(arguments: &InitArgs, environment: &Environment) -> Result<Made, InitErr
             let text = fs::read_to_string(file).map_err(|error| InitError::Read(file.clone(), error))?;
             let mut draft = Draft::of(&text).map_err(InitError::Edit)?;
             draft.anchor(file)?;
+            // Without the flag the file is taken at its word.
+            if flags.sova.is_some() {
+                draft.fill(&config);
+            }
             draft
         }
         None => {

@@ -86,28 +86,49 @@ impl Draft {
         Ok(Self { document: text.parse()?, origin: Origin::File })
     }
 
-    /// A new file. What `config` says of the backend goes into it, because it may come from the backend's own
-    /// file, which the relay's user need not be able to read.
+    /// A new file.
     pub(super) fn fresh(config: &Config) -> Result<Self, InitError> {
         let mut draft = Self::of(TEMPLATE).map_err(InitError::Edit)?;
         draft.origin = Origin::Template;
+        // It stands there empty, so that people see where it belongs.
         draft.set("", "uri_prefix", config.uri_prefix.as_path().trim_start_matches('/'));
-        if config.server.max_content_length != DEFAULT_BODY {
-            draft.set("server", "max_content_length", integer(config.server.max_content_length.0));
-        }
-        draft.set("backend", "url", config.backend.url.to_string());
-        if let Some(streams) = config.backend.max_streams {
-            draft.set("backend", "max_streams", integer(streams as u64));
-        }
-        match &config.frontend {
-            Frontend::Serve { directory, .. } => draft.serve(directory)?,
-            Frontend::Forward(url) => {
-                draft.set("frontend", "mode", "forward");
-                draft.set("frontend", "url", url.to_string());
-            }
-            Frontend::Disabled => draft.set("frontend", "mode", "disabled"),
+        draft.fill(config);
+        if let Frontend::Serve { directory, .. } = &config.frontend {
+            draft.serve(directory)?;
         }
         Ok(draft)
+    }
+
+    /// Puts what `config` says of the backend where the file says nothing: it may come from the backend's own file,
+    /// which the relay's user need not be able to read.
+    pub(super) fn fill(&mut self, config: &Config) {
+        let Config { uri_prefix, server, backend, frontend, .. } = config;
+        self.set_absent("", "uri_prefix", uri_prefix.as_path().trim_start_matches('/'));
+        if server.max_content_length != DEFAULT_BODY {
+            self.set_absent("server", "max_content_length", integer(server.max_content_length.0));
+        }
+        self.set_absent("backend", "url", backend.url.to_string());
+        if let Some(streams) = backend.max_streams {
+            self.set_absent("backend", "max_streams", integer(streams as u64));
+        }
+        // A directory is a front end too: files are served where no mode stands.
+        if self.text("frontend", "mode").or_else(|| self.text("frontend", "directory")).is_some() {
+            return;
+        }
+        match frontend {
+            Frontend::Serve { .. } => {}
+            Frontend::Forward(url) => {
+                self.set("frontend", "mode", "forward");
+                self.set("frontend", "url", url.to_string());
+            }
+            Frontend::Disabled => self.set("frontend", "mode", "disabled"),
+        }
+    }
+
+    fn set_absent(&mut self, table: &str, key: &str, value: impl Into<Value>) {
+        if self.table(table).is_none_or(|table| !table.contains_key(key)) {
+            self.set(table, key, value);
+        }
     }
 
     /// The original relay ran in its own directory: a front end's directory in `file` that is relative is

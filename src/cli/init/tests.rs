@@ -200,6 +200,37 @@ fn a_file_of_the_original_keeps_its_rules_and_comments_and_gets_https() {
 }
 
 #[test]
+fn a_file_without_a_front_end_gets_what_the_sova_says_that_is_named() {
+    let case = Case::new();
+    let old = ORIGINAL.replace("uri_prefix=\"abcdefghij0123456789\"\n", "");
+    let (before, after) = (old.find("[frontend]").unwrap(), old.find("# Nobody calls").unwrap());
+    fs::write(case.path("old.toml"), [&old[..before], &old[after..]].concat()).unwrap();
+    let sova = |hosted: bool| {
+        let text = format!("uri_prefix='fromsova'\n[server]\nport=4000\n[frontend]\nhosted={hosted}\n");
+        fs::write(case.path("its.toml"), text).unwrap();
+    };
+    sova(true);
+    let text = case.made("--from {dir}/old.toml --sova {dir}/its.toml --domain chat.lan");
+    let config = case.load(&text);
+    let Frontend::Forward(url) = config.frontend else { panic!("it is not forwarded:\n{text}") };
+    // What stands in the file wins.
+    assert_eq!(url.to_string(), "http://127.0.0.1:42836");
+    assert_eq!(config.backend.url.to_string(), "http://127.0.0.1:42836");
+    assert_eq!(config.uri_prefix.as_path(), "/fromsova");
+    assert!(text.contains("# Nobody calls here.") && text.contains("# Sova"), "{text}");
+    sova(false);
+    let text = case.made("--from {dir}/old.toml --sova {dir}/its.toml --domain chat.lan");
+    assert!(text.contains("mode = \"disabled\""), "{text}");
+    let directory = ORIGINAL.replace("    mode=\"serve\"\n", "");
+    fs::write(case.path("directory.toml"), directory).unwrap();
+    let text = case.made("--from {dir}/directory.toml --sova {dir}/its.toml --domain chat.lan");
+    assert!(matches!(case.load(&text).frontend, Frontend::Serve { .. }), "{text}");
+    // A file that nobody adds to is taken at its word.
+    let text = case.made("--from {dir}/old.toml --domain chat.lan");
+    assert!(!text.contains("[frontend]") && !text.contains("uri_prefix"), "{text}");
+}
+
+#[test]
 fn a_change_changes_nothing_else() {
     let case = Case::new();
     let before =
