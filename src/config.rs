@@ -35,7 +35,7 @@ use ipnet::IpNet;
 pub(crate) use acme::AcmeConfig;
 pub(crate) use error::{ConfigError, Style, Warning};
 pub(crate) use flags::Flags;
-pub(crate) use load::load;
+pub(crate) use load::{load, load_text};
 pub(crate) use source::sha256;
 pub(crate) use types::{ByteSize, ServerName, Subject, UriPrefix};
 pub(crate) use units::duration;

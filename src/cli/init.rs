@@ -103,24 +103,30 @@ struct Made {
 
 impl InitArgs {
     /// Takes what no flag says from the environment, which only the user's own processes can read.
-    fn take_secrets(&mut self) -> Result<(), InitError> {
-        for (setting, name) in [
-            (&mut self.flags.uri_prefix, "PARLEY_RELAY_URI_PREFIX"),
-            (&mut self.flags.upstream_proxy, "PARLEY_RELAY_UPSTREAM_PROXY"),
-            (&mut self.acme_proxy, "PARLEY_RELAY_ACME_PROXY"),
+    /// Gives the flags that a variable stood in for, each with that.
+    fn take_secrets(&mut self) -> Result<Vec<(&'static str, &'static str)>, InitError> {
+        let mut taken = Vec::new();
+        for (setting, flag, name) in [
+            (&mut self.flags.uri_prefix, "--uri-prefix", "PARLEY_RELAY_URI_PREFIX"),
+            (&mut self.flags.upstream_proxy, "--upstream-proxy", "PARLEY_RELAY_UPSTREAM_PROXY"),
+            (&mut self.acme_proxy, "--acme-proxy", "PARLEY_RELAY_ACME_PROXY"),
         ] {
             if let (None, Some(value)) = (&setting, std::env::var_os(name)) {
                 *setting = Some(value.into_string().map_err(|_| InitError::Variable(name))?);
+                taken.push((flag, name));
             }
         }
-        Ok(())
+        Ok(taken)
     }
 }
 
 /// Writes the file, or prints it.
 pub(crate) fn run(mut arguments: InitArgs) -> ExitCode {
     let environment = Environment::of_process();
-    let made = match arguments.take_secrets().and_then(|()| make(&arguments, &environment)) {
+    let made = arguments
+        .take_secrets()
+        .and_then(|variables| make(&arguments, &environment).map_err(|error| error.of_variables(&variables)));
+    let made = match made {
         Ok(made) => made,
         Err(error) => return refuse(error),
     };
@@ -250,10 +256,7 @@ fn choice(arguments: &InitArgs) -> Option<CertificateChoice> {
 
 /// Loads `text` as a file, with nothing else that says something.
 fn load_text(text: &str, environment: &Environment) -> Result<Vec<Warning>, InitError> {
-    let name = PathBuf::from("the new config file");
-    let mut file = tempfile::NamedTempFile::new().map_err(|error| InitError::Write(name.clone(), error))?;
-    file.write_all(text.as_bytes()).map_err(|error| InitError::Write(name, error))?;
-    let loaded = config::load(Some(file.path()), &Flags::default(), environment);
+    let loaded = config::load_text("the new config file", text, environment);
     loaded.map(|loaded| loaded.warnings).map_err(InitError::Config)
 }
 
@@ -315,6 +318,24 @@ fn write(file: &Path, text: &str, force: bool) -> Result<Written, InitError> {
     fs::copy(file, &backup).map_err(|error| InitError::Write(backup.clone(), error))?;
     new.persist(file).map_err(|error| failed(error.error))?;
     Ok(Written::Replaced { backup })
+}
+
+impl InitError {
+    /// The same, with a fault told by the variable's name that a flag's value came from.
+    fn of_variables(self, variables: &[(&'static str, &'static str)]) -> Self {
+        match self {
+            Self::Config(error) => Self::Config(error.of_variables(variables)),
+            Self::NothingToServe
+            | Self::NoFiles
+            | Self::Exists(_)
+            | Self::NotUtf8(_)
+            | Self::Variable(_)
+            | Self::Sova(..)
+            | Self::Read(..)
+            | Self::Edit(_)
+            | Self::Write(..) => self,
+        }
+    }
 }
 
 impl fmt::Display for InitError {

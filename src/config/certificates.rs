@@ -174,7 +174,7 @@ impl fmt::Display for UnwritableStorage {
         write!(
             f,
             "certificates cannot be stored in {}: {}; make it writable for the relay's user, or choose \
-             another directory",
+             another directory: --storage, or `storage` in [tls]",
             self.directory.display(),
             self.source
         )

@@ -95,6 +95,18 @@ impl ConfigError {
         Self { faults: vec![Fault { key: String::new(), reason, place: Some(place) }] }
     }
 
+    /// The same, told by the names of the variables that these flags' values came from.
+    pub(crate) fn of_variables(mut self, variables: &[(&'static str, &'static str)]) -> Self {
+        for fault in &mut self.faults {
+            if let Some(Place::Flag(named)) = &mut fault.place
+                && let Some((_, variable)) = variables.iter().find(|(flag, _)| flag == named)
+            {
+                *named = variable;
+            }
+        }
+        self
+    }
+
     /// The faults of a file that can be done without.
     pub(crate) fn into_warnings(self, consequence: &str) -> impl Iterator<Item = Warning> {
         let warn = move |fault: Fault| Warning::new(format!("{consequence}: {fault}"), fault.place);
@@ -158,7 +170,12 @@ impl Warning {
 
     /// The warning with its line and caret.
     pub(crate) fn render(&self, style: Style) -> String {
-        render(Level::WARNING, &self.text, None, self, style)
+        let title = match &self.place {
+            // There is no line that could be shown.
+            Some(Place::Flag(flag)) => &format!("{flag}: {}", self.text),
+            Some(Place::Text(..) | Place::File(_)) | None => &self.text,
+        };
+        render(Level::WARNING, title, None, self, style)
     }
 }
 

@@ -22,17 +22,28 @@ pub(crate) fn load(
     flags: &Flags,
     environment: &Environment,
 ) -> Result<Loaded, ConfigError> {
+    let source = file.map(read).transpose()?;
+    load_source(source, flags, environment)
+}
+
+/// Loads what is to be written into a file, which is called `name` until then.
+pub(crate) fn load_text(name: &str, text: &str, environment: &Environment) -> Result<Loaded, ConfigError> {
+    load_source(Some(Arc::new(Source::new(name, text))), &Flags::default(), environment)
+}
+
+fn load_source(
+    source: Option<Arc<Source>>,
+    flags: &Flags,
+    environment: &Environment,
+) -> Result<Loaded, ConfigError> {
     let mut faults = Faults::default();
     let mut warnings = Vec::new();
-    let (mut raw, source) = match file {
-        Some(path) => {
-            let (raw, source) = read(path, UnknownKeys::Refuse, &mut faults, Raw::read)?;
-            (raw, Some(source))
-        }
-        None => (Raw::default(), None),
+    let mut raw = match &source {
+        Some(source) => parse(source, UnknownKeys::Refuse, &mut faults, Raw::read)?,
+        None => Raw::default(),
     };
     flags.apply(&mut raw, &mut faults);
-    let sova = ask_sova(&mut raw, file, flags, environment, &mut faults, &mut warnings)?;
+    let sova = ask_sova(&mut raw, source.as_ref(), flags, environment, &mut faults, &mut warnings)?;
     if let Some(source) = &source {
         if raw.version.is_absent() {
             let reason = Reason::Rule("the file has to begin with `version = 1`");
@@ -47,66 +58,73 @@ pub(crate) fn load(
     Ok(Loaded { config, warnings, sova: sova.map(|source| source.path().to_owned()) })
 }
 
-/// Reads one file with `read_keys`.
-fn read<T>(
-    path: &Path,
-    unknown_keys: UnknownKeys,
-    faults: &mut Faults,
-    read_keys: impl FnOnce(&mut Table<'_, '_>) -> T,
-) -> Result<(T, Arc<Source>), ConfigError> {
+fn read(path: &Path) -> Result<Arc<Source>, ConfigError> {
     let bytes = fs::read(path).map_err(|error| Reason::Unreadable(path.to_owned(), error))?;
     let text =
         String::from_utf8(bytes).map_err(|error| Reason::NotUtf8(path.to_owned(), error.utf8_error()))?;
-    let source = Arc::new(Source::new(path, text));
+    Ok(Arc::new(Source::new(path, text)))
+}
+
+/// Takes what `read_keys` wants out of one file.
+fn parse<T>(
+    source: &Arc<Source>,
+    unknown_keys: UnknownKeys,
+    faults: &mut Faults,
+    read_keys: impl FnOnce(&mut Table<'_, '_>) -> T,
+) -> Result<T, ConfigError> {
     let table = DeTable::parse(source.text()).map_err(|mut error| {
-        let place = Place::Text(Arc::clone(&source), error.span().unwrap_or_default());
+        let place = Place::Text(Arc::clone(source), error.span().unwrap_or_default());
         // The error keeps a copy of the file, secrets and all.
         error.set_input(None);
         ConfigError::one(Reason::Syntax(error), place)
     })?;
-    let mut reader = Reader { source: &source, faults, unknown_keys, known: Default::default() };
-    let value = reader.document(table.get_ref(), read_keys);
-    drop(table);
-    Ok((value, source))
+    let mut reader = Reader { source, faults, unknown_keys, known: Default::default() };
+    Ok(reader.document(table.get_ref(), read_keys))
 }
 
 /// Fills in what the backend's own config says, and gives that. A file that was asked for must be there; the default
 /// install's may be absent, and is only warned about when it cannot be read.
 fn ask_sova(
     raw: &mut Raw,
-    file: Option<&Path>,
+    source: Option<&Arc<Source>>,
     flags: &Flags,
     environment: &Environment,
     faults: &mut Faults,
     warnings: &mut Vec<Warning>,
 ) -> Result<Option<Arc<Source>>, ConfigError> {
     if let Some(path) = &flags.sova {
-        let (sova, source) = read(path, UnknownKeys::Ignore, faults, Sova::read)?;
-        sova.apply(raw);
+        let source = read(path)?;
+        parse(&source, UnknownKeys::Ignore, faults, Sova::read)?.apply(raw);
         return Ok(Some(source));
     }
-    let nothing_said = file.is_none() && flags.backend.is_none() && flags.uri_prefix.is_none();
+    let nothing_said = source.is_none() && flags.backend.is_none() && flags.uri_prefix.is_none();
     if matches!(environment.sova.try_exists(), Ok(false)) {
         return Ok(None);
     }
     let mut its_faults = Faults::default();
-    let read = read(&environment.sova, UnknownKeys::Ignore, &mut its_faults, Sova::read);
-    match read.and_then(|read| its_faults.into_result().map(|()| read)) {
-        Ok((sova, source)) if nothing_said => {
+    let parsed = read(&environment.sova).and_then(|source| {
+        let sova = parse(&source, UnknownKeys::Ignore, &mut its_faults, Sova::read)?;
+        its_faults.into_result().map(|()| (sova, source))
+    });
+    match parsed {
+        Ok((sova, its)) if nothing_said => {
             sova.apply(raw);
-            Ok(Some(source))
+            Ok(Some(its))
         }
-        Ok((sova, source)) => {
+        Ok((sova, its)) => {
             if sova.has_another_prefix(raw) {
                 let text = format!(
                     "`uri_prefix` is not the one in {}: below the backend's own no rule is asked, and what they block \
                      is not blocked",
                     environment.sova.display()
                 );
-                warnings.push(Warning::new(text, raw.uri_prefix.place()));
+                // Nobody may have given one.
+                let nowhere =
+                    || source.map_or(Place::Flag("--uri-prefix"), |file| Place::File(Arc::clone(file)));
+                warnings.push(Warning::new(text, raw.uri_prefix.place().or_else(|| Some(nowhere()))));
             }
             sova.bound_streams(raw);
-            Ok(Some(source))
+            Ok(Some(its))
         }
         Err(error) if nothing_said => {
             warnings.extend(error.into_warnings("nothing is taken over from the backend's own config"));

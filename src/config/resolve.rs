@@ -62,13 +62,14 @@ pub(crate) fn resolve(
         Some(_) | None => Protocol::PlainHttp,
     };
     let back_door = paths::BackDoor::find(&frontend, &raw_backend.url);
-    let rules = match (entries, source) {
+    let whole_file = source.map(Place::File);
+    let rules = match (entries, &whole_file) {
         (Setting::Given(entries, _), _) if !entries.is_empty() => {
             paths::rules(entries, &uri_prefix, back_door.as_ref(), faults, warnings)
         }
-        (Setting::Given(..) | Setting::Absent, Some(source)) => {
+        (Setting::Given(..) | Setting::Absent, Some(file)) => {
             let text = "the file has no [[paths]]: everything goes to the front end";
-            warnings.push(Warning::new(text, Some(Place::File(source))));
+            warnings.push(Warning::new(text, Some(file.clone())));
             paths::rules(Vec::new(), &uri_prefix, None, faults, warnings)
         }
         (Setting::Given(..) | Setting::Absent | Setting::Faulty, _) => paths::default_rules(&uri_prefix),
@@ -104,7 +105,7 @@ pub(crate) fn resolve(
         server,
         backend: backend::backend(raw_backend, upstream_proxy.as_ref(), faults),
         upstream_proxy,
-        frontend: self::frontend(frontend, faults, warnings),
+        frontend: self::frontend(frontend, whole_file, faults, warnings),
         limits: limits::limits(raw_limits, faults, warnings),
         log: self::log(log),
         control: environment.control(&storage.unwrap_or_else(|| environment.storage())),
@@ -219,8 +220,13 @@ fn upstream_proxy(raw: RawUpstreamProxy, faults: &mut Faults) -> Option<ProxyUrl
     raw.url.given()
 }
 
-fn frontend(raw: RawFrontend, faults: &mut Faults, warnings: &mut Vec<Warning>) -> Frontend {
-    let place = raw.mode.place();
+fn frontend(
+    raw: RawFrontend,
+    whole_file: Option<Place>,
+    faults: &mut Faults,
+    warnings: &mut Vec<Warning>,
+) -> Frontend {
+    let place = raw.mode.place().or(whole_file);
     match raw.mode.or(FrontendMode::Serve) {
         FrontendMode::Disabled => Frontend::Disabled,
         FrontendMode::Forward => {

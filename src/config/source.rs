@@ -20,7 +20,7 @@ pub(crate) struct Source {
 /// Where a value was given.
 #[derive(Clone, Debug)]
 pub(crate) enum Place {
-    /// On the command line, with this flag.
+    /// On the command line, with this flag, or with this variable in its place.
     Flag(&'static str),
     /// In a file, at these bytes.
     Text(Arc<Source>, Range<usize>),

@@ -196,6 +196,29 @@ async fn check_warns_with_line_and_caret_of_what_will_not_do_what_it_says() {
 }
 
 #[tokio::test]
+async fn a_warning_names_the_flag_that_it_is_about_and_the_file_that_lacks_a_key() {
+    let warned = async |args: &[&str], expected: &[&str]| {
+        let file = Relay::with_args(["check"]).file("relay.toml", "version = 1\n");
+        let output = args.iter().fold(file, |builder, arg| builder.arg(arg)).run().await;
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        for warning in expected {
+            assert!(told.contains(&format!("warning: {warning}")), "{warning:?}:\n{told}");
+        }
+    };
+    let lan =
+        ["--domain", "chat.lan", "--storage", "{dir}/s", "--host", "127.0.0.1", "--frontend", "/nonexistent"];
+    warned(&lan, &["--host: only this machine can reach it", "--frontend: there is no such directory"]).await;
+    warned(&["--http-port", "80"], &["--http-port: `http_port` redirects to HTTPS"]).await;
+    warned(&["--domain", "*.example.org", "--storage", "{dir}/s"], &["--domain: a wildcard"]).await;
+    let output =
+        Relay::with_args(["check"]).file("relay.toml", "version = 1\n").arg("{dir}/relay.toml").run().await;
+    let told = stderr(&output);
+    let (_, after) = told.split_once("warning: the front end has no `directory`").unwrap_or_default();
+    assert!(after.lines().nth(1).is_some_and(|line| line.ends_with("relay.toml")), "{told}");
+}
+
+#[tokio::test]
 async fn the_example_file_is_valid() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml");
     let output = run(["check", example]).await;

@@ -118,6 +118,25 @@ async fn init_takes_what_is_secret_from_the_environment_and_a_flag_wins() {
 }
 
 #[tokio::test]
+async fn init_names_the_variable_or_the_line_that_a_fault_or_a_warning_is_about() {
+    let init = async |name: &str, value: &str| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_parley-relay"));
+        command.args(["init", "--domain", "*.example.org"]).env("PARLEY_RELAY_URI_PREFIX", "s3cret");
+        let output = command.env(name, value).output().await.unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, told) = init("PARLEY_RELAY_URI_PREFIX", "a b").await;
+    assert_eq!(code, Some(78), "{told}");
+    assert!(told.starts_with("error: PARLEY_RELAY_URI_PREFIX: the prefix is one path segment"), "{told}");
+    let (_, told) = init("PARLEY_RELAY_UPSTREAM_PROXY", "ftp://h").await;
+    assert!(told.starts_with("error: PARLEY_RELAY_UPSTREAM_PROXY: a proxy's URL begins with"), "{told}");
+    let (code, told) = init("PARLEY_RELAY_UPSTREAM_PROXY", "http://h").await;
+    assert_eq!(code, Some(0), "{told}");
+    // No file of ours that is gone when people read this.
+    assert!(told.contains("--> the new config file:") && told.contains("domains = ["), "{told}");
+}
+
+#[tokio::test]
 async fn an_empty_prefix_that_nobody_asked_for_is_told() {
     if std::path::Path::new("/opt/parley-chat/config.toml").exists() {
         println!("skipped: there is a Sova here");
