@@ -51,14 +51,18 @@ fn source(config: &ConfigArgs) -> String {
 /// text can be passed on.
 fn explain(config: &Config, method: &str, url: &str) -> String {
     let Some(method) = METHODS.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(method)) else {
-        return "refused: 405, the method is let in nowhere\n".to_owned();
+        return "outcome  refused: 405, the method is let in nowhere\n".to_owned();
     };
     let path = match CanonicalPath::parse(path_of(url)) {
         Ok(path) => path,
-        Err(error) => return format!("refused: 400, {error}\n"),
+        Err(error) => return format!("outcome  refused: 400, {error}\n"),
     };
     let shown = config.uri_prefix.mask(path.encoded());
     let mut text = format!("request  {method} {shown}\n");
+    let below = config.uri_prefix.strip(path.decoded()).is_some();
+    if !below {
+        text.push_str("prefix   the path is not below /<prefix>, as every rule is: none can match\n");
+    }
     let mut decisive = None;
     let verdicts = config.rules.explain(&method, &path);
     for ((rule, verdict), number) in verdicts.into_iter().zip(1..) {
@@ -66,8 +70,9 @@ fn explain(config: &Config, method: &str, url: &str) -> String {
             decisive = Some(rule);
         }
         // Writing to a String does not fail.
-        let _ =
-            writeln!(text, "rule {number:<3} {}: {}", describe(&config.uri_prefix, rule), reason(verdict));
+        let _ = write!(text, "rule {number:<3} {}", describe(&config.uri_prefix, rule));
+        text.push_str(if below { reason(verdict) } else { "" });
+        text.push('\n');
     }
     let outcome = match decisive.map(|rule| &rule.action) {
         Some(Action::Proxy(_)) => format!("proxied to {}{shown}", config.backend.url),
@@ -116,10 +121,10 @@ fn describe(uri_prefix: &UriPrefix, rule: &Rule) -> String {
 
 fn reason(verdict: Verdict) -> &'static str {
     match verdict {
-        Verdict::Decides => "decides",
-        Verdict::NotReached => "not reached, an earlier rule decides",
-        Verdict::OtherPath => "another path",
-        Verdict::OtherMethod => "another method",
+        Verdict::Decides => ": decides",
+        Verdict::NotReached => ": not reached",
+        Verdict::OtherPath => ": another path",
+        Verdict::OtherMethod => ": another method",
     }
 }
 
@@ -184,6 +189,27 @@ action = "proxy"
 "#;
 
     #[test]
+    fn that_a_path_is_not_below_the_prefix_is_told_once_and_plainly() {
+        let config = config(RULES);
+        for url in ["/api/v1/me", "https://h/api/v1/me?x"] {
+            assert_eq!(
+                explain(&config, "GET", url),
+                "request  GET /api/v1/me\n\
+                 prefix   the path is not below /<prefix>, as every rule is: none can match\n\
+                 rule 1   /<prefix>/api/v1/channel POST proxy, no files, at most 10 bytes\n\
+                 rule 2   /<prefix>/old redirect\n\
+                 rule 3   /<prefix>/pfp block\n\
+                 rule 4   /<prefix>/api/v1 proxy\n\
+                 outcome  not found: 404, there is no front end\n"
+            );
+        }
+        assert!(explain(&config, "GET", "/s3cretx/pfp").contains("not below"));
+        for url in ["/s3cret", "/s3cret/x"] {
+            assert!(!explain(&config, "GET", url).contains("not below"), "{url}");
+        }
+    }
+
+    #[test]
     fn each_rule_is_told_with_its_verdict_and_then_the_outcome() {
         let config = config(RULES);
         assert_eq!(
@@ -222,8 +248,8 @@ action = "proxy"
     #[test]
     fn a_refused_request_is_told_with_the_reason() {
         let config = config(RULES);
-        assert_eq!(explain(&config, "TRACE", "/"), "refused: 405, the method is let in nowhere\n");
-        assert!(explain(&config, "GET", "/a/../b").starts_with("refused: 400, "));
+        assert_eq!(explain(&config, "TRACE", "/"), "outcome  refused: 405, the method is let in nowhere\n");
+        assert!(explain(&config, "GET", "/a/../b").starts_with("outcome  refused: 400, "));
     }
 
     #[test]
