@@ -1,4 +1,5 @@
-//! `doctor`: whether all is well around the relay: the CAs and the clock, names, ports, the backend, storage.
+//! `doctor`: whether all is well around the relay: the CAs and the clock, names, ports, the config that is in force, the
+//! backend, storage.
 //!
 //! `check` reads the configuration; this looks at the machine and asks others, as the relay would. Nothing is changed.
 

@@ -27,7 +27,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "SEGMENT")]
     pub(crate) uri_prefix: Option<String>,
 
-    /// Read the prefix, the address and the body limit from the backend's own config.toml
+    /// Read the prefix, the address, the body limit and who serves the front end from the backend's own config.toml
     #[arg(long, value_name = "FILE")]
     pub(crate) sova: Option<PathBuf>,
 
