@@ -73,12 +73,12 @@ pub(crate) fn run(arguments: DoctorArgs) -> ExitCode {
         eprintln!("error: the system lets no runtime be started");
         return ExitCode::from(EXIT_INTERNAL);
     };
-    // Where a relay that runs says so: beside its control socket.
-    let meant = match Meant::new(config.config.as_deref(), None, &environment) {
+    let (file, storage) = (config.config.as_deref(), config.flags.storage.as_deref());
+    // Where a relay that runs says so: beside its control socket. A flag goes before the file, as for the relay.
+    let meant = match Meant::new(file.filter(|_| storage.is_none()), storage, &environment) {
         Ok(meant) => meant,
         Err(code) => return code,
     };
-    let file = config.config.as_deref();
     let is_installed = file == environment.installed_config().as_deref();
     let relay = ports::Relay { meant: &meant, is_installed };
     runtime.block_on(examine(&loaded.config, file, relay))

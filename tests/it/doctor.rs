@@ -61,6 +61,23 @@ async fn all_is_well_around_a_relay_that_runs() {
 }
 
 #[tokio::test]
+async fn a_relay_that_runs_by_flags_is_found_by_its_storage() {
+    let port = free_address().port();
+    let relay = on_port(port).start().await;
+    // The relay's socket is there, as it is in the storage directory of one that has no other.
+    let output = Relay::with_args(["doctor", "--domain", "localhost", "--http-port", "0"])
+        .arg("--port")
+        .arg(port.to_string())
+        .arg("--storage")
+        .arg(relay.path(""))
+        .env("RUNTIME_DIRECTORY", "")
+        .run()
+        .await;
+    let (said, _) = told(&output);
+    assert_line(&said, "ok", "ports", &format!("the relay answers at https://127.0.0.1:{port};"));
+}
+
+#[tokio::test]
 async fn a_prefix_that_is_not_the_backends_is_told_and_not_shown() {
     let backend = Backend::builder().on("/s3cret/health", |_| Reply::status("404 NOT FOUND")).start().await;
     let relay = on_port(free_address().port()).backend(backend.address()).start().await;
