@@ -6,7 +6,6 @@ use super::{
     Backend, ClientAddress, Timeouts,
     error::{Faults, Reason},
     raw::{RawBackend, RawClientAddress},
-    resolve::{readable, seconds},
     setting::Setting,
     units::{Count, OptionalCount},
     url::{BackendUrl, ProxyUrl},
@@ -14,7 +13,7 @@ use super::{
 
 /// The table with its defaults; `proxy` is the one on the way, if there is one.
 pub(super) fn backend(raw: RawBackend, proxy: Option<&ProxyUrl>, faults: &mut Faults) -> Backend {
-    readable(&raw.ca_file, "backend.ca_file", faults);
+    raw.ca_file.readable("backend.ca_file", faults);
     let known = !raw.max_connections.is_faulty();
     let url = raw.url.or_default();
     let max_connections = raw.max_connections.or(Count(90)).0;
@@ -32,9 +31,9 @@ pub(super) fn backend(raw: RawBackend, proxy: Option<&ProxyUrl>, faults: &mut Fa
         max_connections,
         max_streams: raw.max_streams.or(OptionalCount(None)).0,
         timeouts: Timeouts {
-            connect: seconds(raw.connect_timeout, 5),
-            response: seconds(raw.response_timeout, 60),
-            idle: seconds(raw.idle_timeout, 60),
+            connect: raw.connect_timeout.or_seconds(5),
+            response: raw.response_timeout.or_seconds(60),
+            idle: raw.idle_timeout.or_seconds(60),
             queue: raw.queue_for.or(Duration::from_secs(10)),
             retry: raw.retry_for.or(Duration::from_secs(5)),
             hold: raw.hold_streams.or(Duration::from_secs(600)),

@@ -6,7 +6,6 @@ use super::{
     Limits, Warning,
     error::{Faults, Reason},
     raw::RawLimits,
-    resolve::seconds,
     setting::Setting,
     types::ByteSize,
     units::{Count, OptionalCount, Rate},
@@ -55,10 +54,10 @@ pub(super) fn limits(raw: RawLimits, faults: &mut Faults, warnings: &mut Vec<War
         requests_per_second: requests_per_second
             .and_then(|rate| u32::try_from(rate).ok())
             .and_then(NonZeroU32::new),
-        handshake: seconds(raw.handshake, 5),
-        request_head: seconds(raw.request_head, 10),
-        idle_body: seconds(raw.idle_body, 60),
-        idle_connection: seconds(raw.idle_connection, 75),
+        handshake: raw.handshake.or_seconds(5),
+        request_head: raw.request_head.or_seconds(10),
+        idle_body: raw.idle_body.or_seconds(60),
+        idle_connection: raw.idle_connection.or_seconds(75),
         least_rate: raw.least_rate.or(Rate(240)).0,
         head_size: raw.head_size.or(ByteSize(16 << 10)),
         target_size: raw.target_size.or(ByteSize(8 << 10)),

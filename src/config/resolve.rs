@@ -1,11 +1,8 @@
 //! From what was written to a [`Config`]: defaults, and keys that go together or do not.
 
 use std::{
-    fs, io,
     net::{Ipv4Addr, Ipv6Addr},
-    path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use http::HeaderName;
@@ -19,7 +16,7 @@ use super::{
     setting::Setting,
     source::{Place, Source},
     types::{BindHost, ByteSize, ServerName, Subject, TrustedPeer},
-    units::{HttpPort, TimeLimit},
+    units::HttpPort,
     url::ProxyUrl,
 };
 
@@ -178,35 +175,6 @@ fn loopback() -> Vec<IpNet> {
         Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8).into(),
         Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128).into(),
     ]
-}
-
-/// Notes a fault when the file that a key names cannot be read. The file, when it can.
-pub(in crate::config) fn readable<'a>(
-    setting: &'a Setting<PathBuf>,
-    key: &'static str,
-    faults: &mut Faults,
-) -> Option<&'a Path> {
-    let Setting::Given(path, place) = setting else {
-        return None;
-    };
-    let open = || -> io::Result<()> {
-        // A directory can be opened, and the opening of a FIFO may wait for ever.
-        if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-        }
-        fs::File::open(path).map(drop)
-    };
-    match open() {
-        Ok(()) => Some(path),
-        Err(error) => {
-            faults.add(key, Reason::NamedFile(error), Some(place.clone()));
-            None
-        }
-    }
-}
-
-pub(super) fn seconds(setting: Setting<TimeLimit>, default: u64) -> Duration {
-    setting.or(TimeLimit(Duration::from_secs(default))).0
 }
 
 fn upstream_proxy(raw: RawUpstreamProxy, faults: &mut Faults) -> Option<ProxyUrl> {

@@ -1,6 +1,14 @@
 //! A value that may have been given, on the command line or in a file.
 
-use super::source::Place;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    error::{Faults, Reason},
+    source::Place,
+};
 
 /// A key's value, and where it was given.
 #[derive(Debug, Default)]
@@ -73,6 +81,29 @@ impl<T> Setting<T> {
     pub(crate) fn fill(&mut self, other: Self) {
         if self.is_absent() {
             *self = other;
+        }
+    }
+}
+
+impl Setting<PathBuf> {
+    /// The file that `key` names, when it can be read; notes a fault when it cannot.
+    pub(crate) fn readable(&self, key: &'static str, faults: &mut Faults) -> Option<&Path> {
+        let Self::Given(path, place) = self else {
+            return None;
+        };
+        let open = || -> io::Result<()> {
+            // A directory can be opened, and the opening of a FIFO may wait for ever.
+            if !fs::metadata(path)?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+            }
+            fs::File::open(path).map(drop)
+        };
+        match open() {
+            Ok(()) => Some(path),
+            Err(error) => {
+                faults.add(key, Reason::NamedFile(error), Some(place.clone()));
+                None
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use toml::de::DeValue;
 use super::{
     error::Reason,
     reader::{Value, integer, wrong_type},
+    setting::Setting,
     types::ByteSize,
 };
 
@@ -147,6 +148,13 @@ impl Value for Duration {
                 Err(wrong_type("a string with a unit, such as \"30s\",", value))
             }
         }
+    }
+}
+
+impl Setting<TimeLimit> {
+    /// The duration, or this many seconds where there is none.
+    pub(crate) fn or_seconds(self, default: u64) -> Duration {
+        self.or(TimeLimit(Duration::from_secs(default))).0
     }
 }
 

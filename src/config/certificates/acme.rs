@@ -14,7 +14,6 @@ use crate::{
         },
         error::{Faults, Reason},
         raw::{RawAcme, RawAcmeDns},
-        resolve::readable,
         setting::Setting,
     },
 };
@@ -36,7 +35,7 @@ pub(super) fn acme(
     let transport =
         if raw.allow_insecure_directory.or(false) { Transport::HttpOnLoopback } else { Transport::HttpsOnly };
     let external_account = external_account(&raw.eab_kid, &raw.eab_hmac_file, faults);
-    readable(&raw.ca_root, "tls.acme.ca_root", faults);
+    raw.ca_root.readable("tls.acme.ca_root", faults);
     executable(&raw.on_failure, "tls.acme.on_failure", faults);
     let proxy = match raw.proxy {
         Setting::Given(ProxyChoice::Own(url), _) => Some(url),
@@ -165,7 +164,7 @@ fn external_account(
     file: &Setting<PathBuf>,
     faults: &mut Faults,
 ) -> Option<ExternalAccount> {
-    readable(file, "tls.acme.eab_hmac_file", faults);
+    file.readable("tls.acme.eab_hmac_file", faults);
     match (kid, file) {
         (Setting::Given(kid, _), Setting::Given(file, place)) => {
             // What cannot be read has been noted.

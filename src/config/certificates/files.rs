@@ -11,7 +11,6 @@ use crate::{
         CertificateSource, Subject,
         error::{Faults, Reason},
         raw::{RawTls, TlsMode},
-        resolve::readable,
         setting::Setting,
         source::Place,
     },
@@ -28,8 +27,8 @@ pub(super) struct Pair {
 
 /// `cert` and `key`, when both are there and can be read; in mode `files` they are also tried.
 pub(super) fn certificate_files(raw: &RawTls, mode: TlsMode, faults: &mut Faults) -> Option<Pair> {
-    let cert = readable(&raw.cert, "tls.cert", faults);
-    let key = readable(&raw.key, "tls.key", faults);
+    let cert = raw.cert.readable("tls.cert", faults);
+    let key = raw.key.readable("tls.key", faults);
     match (&raw.cert, &raw.key) {
         (Setting::Given(_, cert_place), Setting::Given(_, key_place)) => {
             let (cert, key) = (cert?, key?);
