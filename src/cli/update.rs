@@ -11,6 +11,7 @@ mod mirror;
 mod program;
 mod release;
 mod service;
+mod switch;
 mod trust;
 mod units;
 
@@ -26,17 +27,16 @@ use semver::Version;
 use tokio::runtime;
 
 use self::{
-    error::{KeyError, ServiceError, SourceError, UpdateError},
+    error::{KeyError, SourceError, UpdateError},
     kept::Kept,
     mirror::{Mirror, PlainHttp},
     program::Program,
-    service::{Restarted, Service, Which},
-    units::Units,
+    service::{Restarted, Service},
+    switch::{Finished, Left},
 };
 use super::{ConfigArgs, EXIT_INTERNAL, answer, health::Target};
 use crate::{
     config::{Config, Environment, Flags, ProxyUrl, duration},
-    signal::Termination,
     storage,
 };
 
@@ -103,7 +103,8 @@ pub(crate) struct UpdateArgs {
 
 /// How an update ended that met no error.
 enum Outcome {
-    Current { version: Version },
+    Current { version: Version, left: Option<Left> },
+    Finished { version: Version, finished: Finished },
     Newer { installed: Option<Version>, offered: Version },
     Updated { installed: Option<Version>, offered: Version, restarted: Restarted, previous: PathBuf },
 }
@@ -194,7 +195,16 @@ async fn update(
         && *installed >= offered
         && !arguments.any_version
     {
-        return Ok(Outcome::Current { version: installed.clone() });
+        let version = installed.clone();
+        let service = service(&arguments, &program, config_file, config.as_ref()).await;
+        return Ok(if arguments.check {
+            Outcome::Current { version, left: Left::find(&program, service.process().await) }
+        } else {
+            match switch::finish(&program, &service, &version).await? {
+                Some(finished) => Outcome::Finished { version, finished },
+                None => Outcome::Current { version, left: None },
+            }
+        });
     }
     if arguments.check {
         return Ok(Outcome::Newer { installed, offered });
@@ -205,42 +215,22 @@ async fn update(
     program.finish(&staged, out)?;
     staged.try_out(&offered, config_file).await?;
 
-    let target = config.and_then(|config| Target::of_config(&config, false).ok());
+    let service = service(&arguments, &program, config_file, config.as_ref()).await;
+    let restarted = switch::to_new(&program, staged, &service, &offered).await?;
+    Ok(Outcome::Updated { installed, offered, restarted, previous: program.previous() })
+}
+
+/// What runs the program, and where that answers.
+async fn service(
+    arguments: &UpdateArgs,
+    program: &Program,
+    config_file: Option<&Path>,
+    config: Option<&Config>,
+) -> Service {
+    let target = config.and_then(|config| Target::of_config(config, false).ok());
     let runs = (program.path(), config_file);
-    let service =
-        Service::find(arguments.restart_with, runs, target, arguments.well_within.unwrap_or(WELL_WITHIN))
-            .await;
-    let was_well = service.is_well().await;
-    // From here on a signal does not end this half-way: what has begun is ended, or taken back.
-    let _undisturbed = Termination::listen();
-    let mut units = if program.is_installed() {
-        Units::of(program.path(), staged.path()).await
-    } else {
-        Units::default()
-    };
-    program.replace(staged)?;
-    units.renew().await;
-    match service.restart(Which::New, &units.how()).await {
-        Ok(restarted) => Ok(Outcome::Updated { installed, offered, restarted, previous: program.previous() }),
-        // It cannot be told whether the new program is to blame, and it may be the one that mends this.
-        Err(reason) if !was_well => Err(UpdateError::StillUnwell { version: offered, reason }),
-        Err(reason) => match program.roll_back() {
-            Ok(()) => {
-                let goes_on = matches!(reason, ServiceError::GoesOn { .. });
-                units.take_back().await;
-                let back = if goes_on {
-                    Ok(())
-                } else {
-                    service.restart(Which::Previous, &units.how()).await.map(drop)
-                };
-                Err(UpdateError::RolledBack { version: offered, reason, back })
-            }
-            Err(error) => {
-                let previous = program.previous();
-                Err(UpdateError::Stuck { version: offered, reason, previous, error })
-            }
-        },
-    }
+    let well_within = arguments.well_within.unwrap_or(WELL_WITHIN);
+    Service::find(arguments.restart_with.clone(), runs, target, well_within).await
 }
 
 fn mirror(
@@ -318,7 +308,15 @@ impl Outcome {
             None => "a program that does not run".to_owned(),
         };
         match self {
-            Self::Current { version } => format!("{version} is the newest release\n"),
+            Self::Current { version, left: None } => format!("{version} is the newest release\n"),
+            Self::Current { version, left: Some(left) } => {
+                format!(
+                    "{version} is the newest release, but {left}: an update without --check sees to that\n"
+                )
+            }
+            Self::Finished { version, finished } => {
+                format!("{version} is the newest release, but {}\n", finished.describe())
+            }
             Self::Newer { installed, offered } => {
                 format!("{offered} can be had; {} is installed\n", was(installed))
             }

@@ -1,6 +1,7 @@
 //! install.sh on little machines: a minimal Debian each, where a stand-in for systemd really starts what it is told to.
 
 mod cut_off;
+mod killed_update;
 mod package;
 mod systemd;
 mod take_over;

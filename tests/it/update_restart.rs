@@ -77,7 +77,7 @@ impl Running {
         self.installed.write("parley-relay", before);
         let systemctl = self.path("systemctl");
         let stub = format!(
-            "#!/bin/sh\n[ \"$1\" = is-active ] && exit 0\necho \"$@\" >>{0}/systemctl.log\nexec sh {0}/restart\n",
+            "#!/bin/sh\ncase $1 in is-active | show) exit 0 ;; esac\necho \"$@\" >>{0}/systemctl.log\nexec sh {0}/restart\n",
             self.directory.path().display()
         );
         fs::write(&systemctl, stub).unwrap();

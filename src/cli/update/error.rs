@@ -52,6 +52,11 @@ pub(super) enum UpdateError {
         version: Version,
         reason: ServiceError,
     },
+    /// It does not come back with the program that was there already, and which one it worked with is not known.
+    Unwell {
+        version: Version,
+        reason: ServiceError,
+    },
 }
 
 /// Why a mirror or a key cannot be used.
@@ -170,7 +175,9 @@ impl UpdateError {
             Self::Locked(_) => EXIT_TRY_AGAIN,
             Self::Release(_) | Self::Trial(_) => EXIT_DATA,
             Self::Write(..) => EXIT_CANNOT_CREATE,
-            Self::RolledBack { .. } | Self::Stuck { .. } | Self::StillUnwell { .. } => EXIT_INTERNAL,
+            Self::RolledBack { .. } | Self::Stuck { .. } | Self::StillUnwell { .. } | Self::Unwell { .. } => {
+                EXIT_INTERNAL
+            }
         }
     }
 }
@@ -240,6 +247,13 @@ impl fmt::Display for UpdateError {
                 f,
                 "{version} is installed, but the relay did not answer before and does not now: {reason}"
             ),
+            Self::Unwell { version, reason } => {
+                write!(
+                    f,
+                    "{version} is installed, but the relay does not come back with it: {reason}; it stays, as it is not \
+                     known which program is the one before"
+                )
+            }
         }
     }
 }

@@ -1,9 +1,13 @@
 //! The program on disk: the new one beside the old one, tried, put in its place, and taken back.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
+    },
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -22,6 +26,15 @@ const INSTALLED: &str = "/usr/local/bin/parley-relay";
 /// The program that is to be replaced.
 pub(super) struct Program {
     path: PathBuf,
+}
+
+/// What is kept as [`Program::previous`] when another program comes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Keep {
+    /// The one that is replaced.
+    This,
+    /// What is kept already: the relay is not known to work with the one that is replaced.
+    Before,
 }
 
 /// No other update works in that directory for as long as this is kept. The directory itself is locked: nothing
@@ -75,9 +88,58 @@ impl Program {
 
     /// Where the one before is kept.
     pub(super) fn previous(&self) -> PathBuf {
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".previous");
+        self.named("", ".previous")
+    }
+
+    /// A second name of a program that the relay is not yet known to work with. It is of no meaning where another
+    /// program has come into the place since.
+    pub(super) fn mark(&self) -> PathBuf {
+        self.named(".", ".unfinished")
+    }
+
+    fn named(&self, before: &str, after: &str) -> PathBuf {
+        let mut name = OsString::from(before);
+        name.push(self.path.file_name().unwrap_or_default());
+        name.push(after);
         self.path.with_file_name(name)
+    }
+
+    /// Whether an update to it was cut off: whether the relay works with it was never known.
+    pub(super) fn is_unproven(&self) -> bool {
+        is_same(&self.mark(), &self.path)
+    }
+
+    /// Whether an update was cut off, be it to this program or in going back to it.
+    pub(super) fn has_mark(&self) -> bool {
+        self.mark().exists()
+    }
+
+    /// It is known now what is to become of it.
+    pub(super) fn settle(&self) {
+        // One that stays has the next update look once more whether the relay answers.
+        let _ = fs::remove_file(self.mark());
+    }
+
+    /// Whether the process runs a program that was at this path, and is not the one that is there now. What is
+    /// something else altogether, such as a script's interpreter, is not looked into.
+    pub(super) fn is_not_run_by(&self, process: u32) -> bool {
+        let run = executable(process);
+        // What may not be seen is not judged.
+        let Ok(name) = fs::read_link(&run) else { return false };
+        let name = name.as_os_str().as_bytes();
+        let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+        name == self.path.as_os_str().as_bytes() && !is_same(&run, &self.path)
+    }
+
+    /// Whether the process runs the one before.
+    pub(super) fn previous_is_run_by(&self, process: u32) -> bool {
+        is_same(&executable(process), &self.previous())
+    }
+
+    /// Whether there is another program to go back to.
+    pub(super) fn has_previous(&self) -> bool {
+        let previous = self.previous();
+        previous.is_file() && !is_same(&previous, &self.path)
     }
 
     fn directory(&self) -> &Path {
@@ -103,15 +165,9 @@ impl Program {
 
     /// An empty file beside it. What an update that was killed has left there is written over.
     pub(super) fn stage(&self) -> Result<(Staged, File), UpdateError> {
-        let mut name = std::ffi::OsString::from(".");
-        name.push(self.path.file_name().unwrap_or_default());
-        name.push(".new");
-        let path = self.path.with_file_name(name);
+        let path = self.named(".", ".new");
         let unwritable = |error| UpdateError::Write(path.clone(), error);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritable(error)),
-            Ok(()) | Err(_) => {}
-        }
+        make_way(&path).map_err(unwritable)?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(unwritable)?;
         Ok((Staged { path }, file))
@@ -133,19 +189,20 @@ impl Program {
         finish().map_err(|error| UpdateError::Write(staged.path.clone(), error))
     }
 
-    /// Puts the staged program in the place of this one, which is kept as [`Self::previous`]. There is a whole
-    /// program at the path at every moment.
-    pub(super) fn replace(&self, staged: Staged) -> Result<(), UpdateError> {
-        let previous = self.previous();
-        let keep = || {
-            match fs::remove_file(&previous) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
+    /// Puts the staged program in the place of this one. There is a whole program at the path at every moment. Until
+    /// [`Self::settle`] it is marked: whoever comes after an update that was cut off sees that it was.
+    pub(super) fn replace(&self, staged: Staged, keep: Keep) -> Result<(), UpdateError> {
+        if keep == Keep::This {
+            let previous = self.previous();
             // Where there are no hard links, a copy.
-            fs::hard_link(&self.path, &previous).or_else(|_| fs::copy(&self.path, &previous).map(drop))
-        };
-        keep().map_err(|error| UpdateError::Write(previous.clone(), error))?;
+            let kept = make_way(&previous).and_then(|()| {
+                fs::hard_link(&self.path, &previous).or_else(|_| fs::copy(&self.path, &previous).map(drop))
+            });
+            kept.map_err(|error| UpdateError::Write(previous, error))?;
+        }
+        let mark = self.mark();
+        // There it is not marked, and replaced all the same.
+        let _ = make_way(&mark).and_then(|()| fs::hard_link(&staged.path, &mark));
         fs::rename(&staged.path, &self.path).map_err(|error| UpdateError::Write(self.path.clone(), error))?;
         self.sync();
         Ok(())
@@ -189,6 +246,30 @@ impl Drop for Staged {
         // It is not there any more when it was put in its place.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Removes what is at the path, if anything is.
+fn make_way(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The program that a process runs: whoever may see it sees it though it has no name any more.
+fn executable(process: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{process}/exe"))
+}
+
+/// Whether what the process runs is for others to see.
+pub(super) fn is_hidden(process: u32) -> bool {
+    fs::read_link(executable(process)).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// Whether both are there, and one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    identity(one).is_some_and(|found| Some(found) == identity(other))
 }
 
 /// What `program` prints as the unit of that name; `None`: it has none.
@@ -248,15 +329,60 @@ mod tests {
         let (staged, file) = program.stage().unwrap();
         fs::write(staged.path(), "new").unwrap();
         program.finish(&staged, file).unwrap();
-        program.replace(staged).unwrap();
+        program.replace(staged, Keep::This).unwrap();
         assert_eq!(fs::read(&program.path).unwrap(), b"new");
         assert_eq!(fs::read(program.previous()).unwrap(), b"old");
+        assert!(program.is_unproven());
+        program.settle();
         assert_eq!(names(directory.path()), ["parley-relay", "parley-relay.previous"]);
         let mode = fs::metadata(&program.path).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o755);
         program.roll_back().unwrap();
         assert_eq!(fs::read(&program.path).unwrap(), b"old");
         assert_eq!(names(directory.path()), ["parley-relay"]);
+    }
+
+    #[test]
+    fn until_it_is_proven_a_program_is_marked_and_is_not_what_is_gone_back_to() {
+        let (directory, program) = program(0o755);
+        for text in ["new", "newer"] {
+            let (staged, file) = program.stage().unwrap();
+            fs::write(staged.path(), text).unwrap();
+            program.finish(&staged, file).unwrap();
+            let keep = if program.is_unproven() { Keep::Before } else { Keep::This };
+            program.replace(staged, keep).unwrap();
+            assert!(program.is_unproven() && program.has_previous());
+        }
+        assert_eq!(fs::read(program.previous()).unwrap(), b"old");
+        // What somebody else puts there is none of ours.
+        fs::write(directory.path().join("other"), "other").unwrap();
+        fs::rename(directory.path().join("other"), &program.path).unwrap();
+        assert!(!program.is_unproven());
+        program.roll_back().unwrap();
+        assert!(!program.is_unproven() && !program.has_previous());
+    }
+
+    #[test]
+    fn a_process_whose_program_was_replaced_is_known_by_it() {
+        let (_directory, program) = program(0o755);
+        // By a process that ends: none of ours has it open for writing when it is started.
+        assert!(
+            std::process::Command::new("cp").arg("/bin/sleep").arg(&program.path).status().unwrap().success()
+        );
+        let mut process = std::process::Command::new(&program.path).arg("60").spawn().unwrap();
+        let is_run = || (program.is_not_run_by(process.id()), program.previous_is_run_by(process.id()));
+        let before = is_run();
+        let (staged, file) = program.stage().unwrap();
+        program.finish(&staged, file).unwrap();
+        program.replace(staged, Keep::This).unwrap();
+        let replaced = is_run();
+        program.roll_back().unwrap();
+        let back = is_run();
+        // One that runs something else altogether.
+        let other = program.is_not_run_by(std::process::id());
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert_eq!((before, replaced, back, other), ((false, false), (true, true), (false, false), false));
     }
 
     #[test]

@@ -21,6 +21,10 @@ const RESTART_LIMIT: Duration = Duration::from_secs(180);
 /// How long it has to stay well: one that dies of its first request has answered once.
 const STAYS_WELL: Duration = Duration::from_secs(3);
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// Longer than the unit's TimeoutStopSec.
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
+/// For what systemd says.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What runs the relay, and where that answers.
 pub(super) struct Service {
@@ -85,7 +89,7 @@ impl Service {
         let unit = || Restart::Unit { program: program.to_owned(), config: config.map(Path::to_owned) };
         let restart = match command {
             Some(command) => Some(Restart::Command(command)),
-            None => is_unit_active().await.then(unit),
+            None => is_unit_up().await.then(unit),
         };
         Self { restart, target, well_within }
     }
@@ -96,6 +100,17 @@ impl Service {
             Some(target) => health::ask(target).await.is_ok(),
             None => true,
         }
+    }
+
+    /// The main process of the unit; `None`: there is none, or something else runs the relay.
+    pub(super) async fn process(&self) -> Option<u32> {
+        let Some(Restart::Unit { .. }) = &self.restart else { return None };
+        property(UNIT, "MainPID").await?.parse().ok().filter(|process| *process > 0)
+    }
+
+    /// Whether it cannot be seen what program it runs.
+    pub(super) const fn is_unseen(&self) -> bool {
+        matches!(self.restart, Some(Restart::Command(_)))
     }
 
     /// Has it run `which` and waits until it is well, and stays so for a while.
@@ -116,6 +131,14 @@ impl Service {
                 }
                 How::Handover => restart_unit(program, config.as_deref(), which).await?,
             },
+        }
+        self.watch().await
+    }
+
+    /// Waits until it is well, and stays so for a while.
+    pub(super) async fn watch(&self) -> Result<Restarted, ServiceError> {
+        if self.restart.is_none() {
+            return Ok(Restarted::No);
         }
         match &self.target {
             Some(target) => becomes_well(target, self.well_within).await.map(|()| Restarted::Well),
@@ -188,13 +211,42 @@ async fn becomes_well(target: &Target, within: Duration) -> Result<(), ServiceEr
     }
 }
 
-async fn is_unit_active() -> bool {
-    let mut command = Command::new("systemctl");
-    command
-        .args(["is-active", "--quiet", UNIT])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    // Where there is no systemd, there is no unit either.
-    command.status().await.is_ok_and(|status| status.success())
+/// Whether the unit runs, or is on its way to it, as one is that fails again and again.
+async fn is_unit_up() -> bool {
+    let begun = Instant::now();
+    loop {
+        let mut command = Command::new("systemctl");
+        command
+            .args(["is-active", "--quiet", UNIT])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // Where there is no systemd, there is no unit either.
+        if command.status().await.is_ok_and(|status| status.success()) {
+            return true;
+        }
+        match property(UNIT, "ActiveState").await.as_deref() {
+            Some("activating") => return true,
+            // That may be a restart's first half.
+            Some("deactivating") if begun.elapsed() < STOPS_WITHIN => tokio::time::sleep(ASK_EVERY).await,
+            Some(_) | None => return false,
+        }
+    }
+}
+
+/// Whether the unit's file is another than the one that systemd has read.
+pub(super) async fn is_unread(unit: &str) -> bool {
+    property(unit, "NeedDaemonReload").await.as_deref() == Some("yes")
+}
+
+/// What systemd says of a unit; `None`: it says nothing.
+async fn property(unit: &str, name: &str) -> Option<String> {
+    told(Command::new("systemctl").args(["show", "--value", "--property", name, unit])).await
+}
+
+/// What a command prints that takes a moment.
+async fn told(command: &mut Command) -> Option<String> {
+    command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(ANSWERS_WITHIN, command.output()).await.ok()?.ok()?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

@@ -35,6 +35,10 @@ pub(super) struct Units {
     changes: Vec<Change>,
     /// The checksums of those that are already what the new program prints.
     current: Vec<(&'static str, Sha256)>,
+    /// Those that somebody has edited, and of which the new program has another.
+    edited: Vec<&'static str>,
+    /// Those that are current, and that systemd has not read.
+    unread: Vec<&'static str>,
     manifest: Option<Manifest>,
     /// Whether the manifest is another now.
     recorded: bool,
@@ -83,8 +87,7 @@ impl Fate {
 }
 
 impl Units {
-    /// What is to be done when the program `new` replaces `old`. Tells of each unit that stays though the new program
-    /// has another.
+    /// What is to be done when the program `new` replaces `old`.
     pub(super) async fn of(old: &Path, new: &Path) -> Self {
         let mut units = Self { manifest: Manifest::read(), ..Self::default() };
         for name in NAMES.into_iter().chain(SOCKETS).chain([SOCKET_DROP_IN]) {
@@ -100,10 +103,7 @@ impl Units {
             match Fate::of(&on_disk, written, old.as_deref(), &new) {
                 Fate::Current => units.current.push((name, Sha256::digest(new.as_bytes()))),
                 Fate::Stays => {}
-                Fate::Edited => eprintln!(
-                    "{} has been edited and stays; the new version has another: parley-relay unit {name}",
-                    path.display()
-                ),
+                Fate::Edited => units.edited.push(name),
                 Fate::Renewed => {
                     let is_known = written.is_some();
                     units.changes.push(Change { name, path, old: on_disk, new, is_known });
@@ -111,6 +111,31 @@ impl Units {
             }
         }
         units
+    }
+
+    /// Tells of each unit that stays though the new program has another.
+    pub(super) fn tell_edited(&self) {
+        for name in &self.edited {
+            eprintln!(
+                "{} has been edited and stays; the new version has another: parley-relay unit {name}",
+                path(name).display()
+            );
+        }
+    }
+
+    /// Looks for those that an update had written when it was cut off, and had not yet told systemd of.
+    pub(super) async fn find_unread(&mut self) {
+        // A drop-in is its unit's.
+        for (name, _) in self.current.iter().filter(|(name, _)| *name != SOCKET_DROP_IN) {
+            if service::is_unread(name).await {
+                self.unread.push(name);
+            }
+        }
+    }
+
+    /// Whether none is to change.
+    pub(super) fn are_current(&self) -> bool {
+        self.changes.is_empty() && self.unread.is_empty()
     }
 
     /// Writes the new ones and has systemd read them. One that cannot be written stays, which is told.
@@ -161,7 +186,13 @@ impl Units {
 
     /// A handover keeps what the old unit gave the process; only a start shows that the new unit works.
     pub(super) fn how(&self) -> How {
-        let changes = |name: &str| self.changes.iter().any(|change| change.name == name);
+        let changes = |name: &str| {
+            self.changes
+                .iter()
+                .map(|change| change.name)
+                .chain(self.unread.iter().copied())
+                .any(|new| new == name)
+        };
         let sockets: Vec<_> = SOCKETS.into_iter().filter(|name| changes(name)).collect();
         if changes(SERVICE) || changes(SOCKET_DROP_IN) || !sockets.is_empty() {
             How::Anew { sockets }
@@ -171,7 +202,7 @@ impl Units {
     }
 
     async fn reload(&self) {
-        if self.changes.is_empty() {
+        if self.are_current() {
             return;
         }
         if let Err(error) = service::reload_units().await {

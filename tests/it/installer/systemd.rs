@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{BINARY, CONFIG, INSTALL, another_program, broken_program, program, release, released, served};
 use crate::harness::Machine;
 
-const UNITS: &str = "/etc/systemd/system";
+pub(super) const UNITS: &str = "/etc/systemd/system";
 const MANIFEST: &str = "/etc/parley-relay/installed";
 
 /// A machine that systemd runs, with a release on it, and a relay that was installed from there.
@@ -17,7 +17,7 @@ fn installed() -> Option<Machine> {
 }
 
 /// A property of the service.
-fn show(machine: &Machine, property: &str) -> String {
+pub(super) fn show(machine: &Machine, property: &str) -> String {
     show_of(machine, "parley-relay.service", property)
 }
 
@@ -38,7 +38,7 @@ const UP: &str = "loaded active enabled";
 const GONE: &str = "not-found inactive";
 
 /// What lies among systemd's units and in the relay's own directory, with checksums, links too.
-fn put_there(machine: &Machine) -> String {
+pub(super) fn put_there(machine: &Machine) -> String {
     machine.must(
         "find /etc/systemd /etc/parley-relay \\( -type f -exec sha256sum {} + \\) -o -print 2>/dev/null | sort; true",
     )
@@ -56,7 +56,7 @@ fn refuses_nobody_in_a_restart(machine: &Machine) {
 
 /// Waits until `line` succeeds.
 #[track_caller]
-fn until(machine: &Machine, line: &str) {
+pub(super) fn until(machine: &Machine, line: &str) {
     machine.must(&format!("until {line}; do sleep 0.1; done"));
 }
 
@@ -372,7 +372,7 @@ fn updates_by_the_timer_come_from_the_mirror_without_tls_that_was_trusted() {
 }
 
 /// A release of `version` whose service waits three seconds before it starts again, with a mirror's files.
-fn release_with_another_unit(machine: &Machine, version: &str, serve: &str) {
+pub(super) fn release_with_another_unit(machine: &Machine, version: &str, serve: &str) {
     let text = format!(
         "#!/bin/bash\ncase $1 in\n--version) echo parley-relay {version} ;;\n\
          unit) /srv/good \"$@\" | sed 's/^RestartSec=2/RestartSec=3/; s/^Backlog=4096/Backlog=2048/' ;;\n\
@@ -385,12 +385,12 @@ fn release_with_another_unit(machine: &Machine, version: &str, serve: &str) {
     ));
 }
 
-const SERVES: &str = "exec /srv/good \"$@\"";
-const UPDATE: &str = "/srv/good update --binary /usr/local/bin/parley-relay --mirror /srv/release \
+pub(super) const SERVES: &str = "exec /srv/good \"$@\"";
+pub(super) const UPDATE: &str = "/srv/good update --binary /usr/local/bin/parley-relay --mirror /srv/release \
      --config /etc/parley-relay/config.toml --well-within 3s";
 
 /// [`installed`], with the program at /srv/good too.
-fn installed_with_good() -> Option<Machine> {
+pub(super) fn installed_with_good() -> Option<Machine> {
     let machine = installed()?;
     machine.copy(program(), "/srv/good");
     machine.must("chmod 755 /srv/good && cp -r /srv/release /srv/first");
@@ -398,12 +398,12 @@ fn installed_with_good() -> Option<Machine> {
 }
 
 /// The checksums of the units in the manifest, and the names.
-fn recorded(machine: &Machine) -> String {
+pub(super) fn recorded(machine: &Machine) -> String {
     machine.must(&format!("sed -n 's/^unit \\([^ ]*\\) \\(.*\\)/\\2  \\1/p' {MANIFEST} | sort -k 2"))
 }
 
 /// Those of what is on disk.
-fn on_disk(machine: &Machine) -> String {
+pub(super) fn on_disk(machine: &Machine) -> String {
     machine.must(&format!(
         "cd {UNITS} && sha256sum parley-relay*.service parley-relay*.timer parley-relay*.socket \
          parley-relay.service.d/10-socket.conf 2>/dev/null \
