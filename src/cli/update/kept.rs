@@ -176,7 +176,7 @@ fn lasting(mirror: &str) -> Result<String, KeptError> {
     // One that is no directory is a URL, or has been refused before.
     let directory = fs::canonicalize(mirror).ok().filter(|path| path.is_dir());
     if let Some(directory) = &directory
-        && UNSEEN.iter().any(|unseen| directory.starts_with(unseen))
+        && UNSEEN.iter().any(|unseen| is_below(directory, Path::new(unseen)))
     {
         return Err(KeptError::Unseen(directory.clone()));
     }
@@ -188,6 +188,12 @@ fn lasting(mirror: &str) -> Result<String, KeptError> {
         Some(same) if same == mirror && !mirror.contains(char::is_control) => Ok(mirror.to_owned()),
         Some(_) | None => Err(KeptError::Mirror(mirror.to_owned())),
     }
+}
+
+/// Whether the path, which goes over no link, is in the directory, which may be one, as /home may be to /var/home.
+fn is_below(path: &Path, directory: &Path) -> bool {
+    let whole = fs::canonicalize(directory);
+    path.starts_with(whole.as_deref().unwrap_or(directory))
 }
 
 fn is_name(text: &str) -> bool {
@@ -300,6 +306,17 @@ mod tests {
         // Below /tmp.
         let directory = tempfile::tempdir_in("/tmp").unwrap();
         assert!(matches!(lasting(directory.path().to_str().unwrap()), Err(KeptError::Unseen(_))));
+    }
+
+    #[test]
+    fn a_directory_is_known_behind_a_link_to_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (home, link) = (root.path().join("var-home"), root.path().join("home"));
+        fs::create_dir_all(home.join("me")).unwrap();
+        std::os::unix::fs::symlink(&home, &link).unwrap();
+        let whole = fs::canonicalize(home.join("me")).unwrap();
+        assert!(is_below(&whole, &home) && is_below(&whole, &link));
+        assert!(!is_below(&whole, &root.path().join("none")));
     }
 
     #[test]

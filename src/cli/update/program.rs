@@ -83,7 +83,8 @@ impl Program {
 
     /// Whether it is the one that the machine's units run.
     pub(super) fn is_installed(&self) -> bool {
-        self.path == Path::new(INSTALLED)
+        // Where /usr/local is a link, as where the system is an image, the path is the one that it leads to.
+        fs::canonicalize(INSTALLED).is_ok_and(|installed| installed == self.path)
     }
 
     /// Where the one before is kept.

@@ -442,6 +442,27 @@ fn an_update_brings_its_unit_and_one_that_is_undone_takes_it_back() {
 }
 
 #[test]
+fn where_usr_local_is_a_link_an_update_still_knows_the_program_of_the_units() {
+    let Some(machine) = Machine::boot("1g") else { return };
+    machine.must("mv /usr/local /var/usrlocal && ln -s ../var/usrlocal /usr/local");
+    released(&machine);
+    machine.copy(program(), "/srv/good");
+    machine.must(&format!("chmod 755 /srv/good && {INSTALL} --yes --domain chat.lan --updates weekly"));
+    machine.must("echo MIRROR_BASE_URL=/srv/release >/etc/parley-relay/update.env");
+    let fingerprint = served(&machine, 443, "chat.lan");
+    // By hand, and by the timer.
+    for (version, update) in [("98.0.0", UPDATE), ("99.0.0", "systemctl start parley-relay-update.service")] {
+        release_with_another_unit(&machine, version, SERVES);
+        let ran = machine.run(&format!("flock /usr/local/bin {update}"));
+        assert_ne!(ran.code, Some(0), "the lock is another: {}", ran.text);
+        machine.must(update);
+        assert_eq!(machine.must(&format!("{BINARY} --version")), format!("parley-relay {version}\n"));
+        assert_eq!((show(&machine, "RestartUSec"), recorded(&machine)), ("3s".into(), on_disk(&machine)));
+        assert_eq!(served(&machine, 443, "chat.lan"), fingerprint);
+    }
+}
+
+#[test]
 fn the_update_that_the_timer_starts_may_write_the_unit_and_the_note_of_it_too() {
     let Some(machine) = installed_with_good() else { return };
     machine.must(&format!("{INSTALL} modify --yes --updates weekly"));
