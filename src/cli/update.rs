@@ -200,7 +200,7 @@ async fn update(
         return Ok(if arguments.check {
             Outcome::Current { version, left: Left::find(&program, service.process().await) }
         } else {
-            match switch::finish(&program, &service, &version).await? {
+            match switch::undisturbed(switch::finish(&program, &service, &version)).await? {
                 Some(finished) => Outcome::Finished { version, finished },
                 None => Outcome::Current { version, left: None },
             }
@@ -216,7 +216,8 @@ async fn update(
     staged.try_out(&offered, config_file).await?;
 
     let service = service(&arguments, &program, config_file, config.as_ref()).await;
-    let restarted = switch::to_new(&program, staged, &service, &offered).await?;
+    let switched = switch::to_new(&program, staged, &service, &offered);
+    let restarted = switch::undisturbed(switched).await?;
     Ok(Outcome::Updated { installed, offered, restarted, previous: program.previous() })
 }
 

@@ -77,7 +77,7 @@ impl Running {
         self.installed.write("parley-relay", before);
         let systemctl = self.path("systemctl");
         let stub = format!(
-            "#!/bin/sh\ncase $1 in is-active | show) exit 0 ;; esac\necho \"$@\" >>{0}/systemctl.log\nexec sh {0}/restart\n",
+            "#!/bin/sh\ncase $1 in is-active | show | is-system-running) exit 0 ;; esac\necho \"$@\" >>{0}/systemctl.log\nexec sh {0}/restart\n",
             self.directory.path().display()
         );
         fs::write(&systemctl, stub).unwrap();
@@ -177,6 +177,37 @@ async fn a_signal_in_the_middle_of_the_restart_leaves_nothing_half_done() {
     let mirror = Release::new("9.9.9", program("9.9.9", "exit 1")).serve().await;
     let output = running.update_after("kill -TERM $PPID; kill -INT $PPID", &url(&mirror)).await;
     assert_eq!(output.status.code(), Some(70), "{}", stderr(&output));
+    running.installed.assert_untouched();
+    running.answers().await;
+}
+
+#[tokio::test]
+async fn at_a_shutdown_an_update_ends_at_once_and_the_next_one_sees_to_the_rest() {
+    let running = Running::start().await;
+    let systemctl = running.path("systemctl");
+    fs::write(&systemctl, "#!/bin/sh\n[ $1 = is-system-running ] && echo stopping\nexit 1\n").unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let broken = program("9.9.9", "exit 1");
+    let release = Release::new("9.9.9", broken.clone()).serve().await;
+    let (mirror, config) = (url(&release), running.path("config.toml"));
+    // Nothing is started any more, and the relay is stopped: neither is a fault of the program.
+    for restart in ["exit 1".into(), format!("kill -TERM $PPID; kill {}; exec sleep 1000", running.pid())] {
+        let _ = fs::rename(
+            running.installed.path("parley-relay.previous"),
+            running.installed.path("parley-relay"),
+        );
+        let arguments =
+            ["--mirror", &mirror, "--config", config.to_str().unwrap(), "--restart-with", &restart];
+        let output = running.installed.update_with_path(running.directory.path(), &arguments).await;
+        assert_eq!(output.status.code(), Some(75), "{}", stderr(&output));
+        assert!(stderr(&output).contains("is left to the next update"), "{}", stderr(&output));
+        assert_eq!(running.installed.program(), broken);
+    }
+
+    // The machine is up again, with a relay that does not answer.
+    let output = running.update(&mirror).await;
+    assert_eq!(output.status.code(), Some(70), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the previous program is back, and answers"), "{}", stderr(&output));
     running.installed.assert_untouched();
     running.answers().await;
 }

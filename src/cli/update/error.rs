@@ -52,6 +52,8 @@ pub(super) enum UpdateError {
         version: Version,
         reason: ServiceError,
     },
+    /// The machine is being shut down, and the relay with it.
+    MachineEnds,
     /// It does not come back with the program that was there already, and which one it worked with is not known.
     Unwell {
         version: Version,
@@ -172,7 +174,7 @@ impl UpdateError {
         match self {
             Self::Machine | Self::Fetch(_) => EXIT_UNAVAILABLE,
             Self::Source(_) | Self::Packaged(_) | Self::Installed(..) => EXIT_CONFIG,
-            Self::Locked(_) => EXIT_TRY_AGAIN,
+            Self::Locked(_) | Self::MachineEnds => EXIT_TRY_AGAIN,
             Self::Release(_) | Self::Trial(_) => EXIT_DATA,
             Self::Write(..) => EXIT_CANNOT_CREATE,
             Self::RolledBack { .. } | Self::Stuck { .. } | Self::StillUnwell { .. } | Self::Unwell { .. } => {
@@ -246,6 +248,10 @@ impl fmt::Display for UpdateError {
             Self::StillUnwell { version, reason } => write!(
                 f,
                 "{version} is installed, but the relay did not answer before and does not now: {reason}"
+            ),
+            Self::MachineEnds => f.write_str(
+                "the machine is shut down: whether the relay works with the program that is on disk is left to the next \
+                 update",
             ),
             Self::Unwell { version, reason } => {
                 write!(

@@ -239,6 +239,11 @@ pub(super) async fn is_unread(unit: &str) -> bool {
     property(unit, "NeedDaemonReload").await.as_deref() == Some("yes")
 }
 
+/// Whether the machine is being shut down.
+pub(super) async fn does_machine_end() -> bool {
+    told(Command::new("systemctl").arg("is-system-running")).await.as_deref() == Some("stopping")
+}
+
 /// What systemd says of a unit; `None`: it says nothing.
 async fn property(unit: &str, name: &str) -> Option<String> {
     told(Command::new("systemctl").args(["show", "--value", "--property", name, unit])).await
@@ -249,4 +254,21 @@ async fn told(command: &mut Command) -> Option<String> {
     command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(ANSWERS_WITHIN, command.output()).await.ok()?.ok()?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::update::WELL_WITHIN;
+
+    #[test]
+    fn an_update_that_is_stopped_has_the_time_for_its_restart_and_the_one_back() {
+        let unit = include_str!("../../../dist/parley-relay-update.service");
+        let minutes = unit.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix("min"));
+        let given = Duration::from_secs(60 * minutes.unwrap().parse::<u64>().unwrap());
+        // A handover that does not end is followed by a restart.
+        let one = 2 * RESTART_LIMIT + WELL_WITHIN + STAYS_WELL;
+        assert!(given >= 2 * one, "{given:?}");
+        assert!(unit.contains("\nKillMode=mixed\n"));
+    }
 }

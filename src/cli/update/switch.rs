@@ -10,7 +10,7 @@ use semver::Version;
 use super::{
     error::{ServiceError, UpdateError},
     program::{self, Keep, Program, Staged},
-    service::{How, Restarted, Service, Which},
+    service::{self, How, Restarted, Service, Which},
     units::Units,
 };
 use crate::signal::Termination;
@@ -32,6 +32,26 @@ pub(super) struct Finished {
     restarted: Option<Restarted>,
 }
 
+/// Has what begins here end, or be taken back, whatever signal comes. Only where the machine itself ends is the rest left
+/// to the next update: of a relay that is stopped then nothing can be learnt, and the machine does not wait for it.
+pub(super) async fn undisturbed<T>(
+    work: impl Future<Output = Result<T, UpdateError>>,
+) -> Result<T, UpdateError> {
+    let Ok(mut signals) = Termination::listen() else { return work.await };
+    let machine_ends = async {
+        loop {
+            signals.received().await;
+            if service::does_machine_end().await {
+                break;
+            }
+        }
+    };
+    tokio::select! {
+        ended = work => ended,
+        () = machine_ends => Err(UpdateError::MachineEnds),
+    }
+}
+
 /// Puts the staged program in its place, and has the relay run it.
 pub(super) async fn to_new(
     program: &Program,
@@ -50,8 +70,6 @@ pub(super) async fn to_new(
     } else {
         Keep::This
     };
-    // From here on a signal does not end this half-way: what has begun is ended, or taken back.
-    let _undisturbed = Termination::listen();
     let mut units = if program.is_installed() {
         Units::of(program.path(), staged.path()).await
     } else {
@@ -60,7 +78,11 @@ pub(super) async fn to_new(
     units.tell_edited();
     program.replace(staged, keep)?;
     units.renew().await;
-    let ended = match service.restart(Which::New, &units.how()).await {
+    let ran = service.restart(Which::New, &units.how()).await;
+    if ran.is_err() && service::does_machine_end().await {
+        return Err(UpdateError::MachineEnds);
+    }
+    let ended = match ran {
         Ok(restarted) => Ok(restarted),
         // It cannot be told whether the new program is to blame, and it may be the one that mends this.
         Err(reason) if !was_well => Err(UpdateError::StillUnwell { version: version.clone(), reason }),
@@ -98,7 +120,6 @@ pub(super) async fn finish(
     let can_go_back = program.has_previous()
         && (is_unproven || process.is_some_and(|process| program.previous_is_run_by(process)));
     let was_well = left == Some(Left::Unproven) || service.is_well().await;
-    let _undisturbed = Termination::listen();
     units.renew().await;
     let how = units.how();
     let is_unknown = process.map_or(service.is_unseen(), program::is_hidden);
@@ -112,6 +133,9 @@ pub(super) async fn finish(
     } else {
         Ok(None)
     };
+    if ran.is_err() && service::does_machine_end().await {
+        return Err(UpdateError::MachineEnds);
+    }
     let ended = match ran {
         // A unit that is not there yet may be started yet, and then shows what the program is worth.
         Ok(Some(Restarted::No)) if is_installed => {

@@ -128,6 +128,41 @@ fn an_update_that_was_killed_in_its_restart_is_taken_back_by_the_next_if_the_rel
 }
 
 #[test]
+fn an_update_that_is_stopped_in_its_restart_ends_it_and_a_shutdown_does_not_wait_for_that() {
+    let Some(machine) = installed_with_good() else { return };
+    machine.must("bash /srv/release/install.sh modify --yes --updates weekly");
+    machine.must("echo MIRROR_BASE_URL=/srv/release >/etc/parley-relay/update.env");
+    let stopped = |stop: &str| {
+        let before = show(&machine, "MainPID");
+        machine.must(&format!(
+            "systemctl start --no-block parley-relay-update.service; while kill -0 {before} 2>/dev/null; do sleep 0.05; \
+             done; {stop} parley-relay-update.service"
+        ));
+    };
+    release_with_another_unit(&machine, "98.0.0", &format!("sleep 3; {SERVES}"));
+    stopped("systemctl stop");
+    let told = machine.must("journalctl --no-pager -u parley-relay-update.service");
+    assert!(told.contains("0.1.0 is replaced by 98.0.0; the relay runs it and answers"), "{told}");
+    assert!(!machine.has(MARK));
+
+    machine.must("mv /usr/bin/systemctl /usr/bin/systemctl.real");
+    machine.write(
+        "/usr/bin/systemctl",
+        "#!/bin/sh\n[ $1 = is-system-running ] && { echo stopping; exit 1; }\nexec systemctl.real \"$@\"\n",
+    );
+    release_with_another_unit(&machine, "99.0.0", &format!("sleep 20; {SERVES}"));
+    let begun = std::time::Instant::now();
+    stopped("systemctl stop");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(machine.has(MARK));
+    machine
+        .must("mv /usr/bin/systemctl.real /usr/bin/systemctl && systemctl start parley-relay-update.service");
+    let told = machine.must("journalctl --no-pager -n 30 -u parley-relay-update.service");
+    assert!(told.contains("99.0.0 is the newest release, but the update to it was cut off"), "{told}");
+    assert!(!machine.has(MARK));
+}
+
+#[test]
 fn an_update_that_was_killed_is_watched_to_its_end_by_the_next_with_its_units() {
     let Some(machine) = installed_with_good() else { return };
     let fingerprint = served(&machine, 443, "chat.lan");
