@@ -24,6 +24,11 @@ impl Asked {
         unix::signal(SignalKind::hangup()).map(Self)
     }
 
+    /// SIGHUP too: nothing, of a process that has nothing to reload; the terminal that it was started at is gone.
+    pub(crate) fn at_hang_up() -> io::Result<Self> {
+        Self::to_reload()
+    }
+
     /// SIGUSR2: to let a new process take over.
     pub(crate) fn to_upgrade() -> io::Result<Self> {
         unix::signal(SignalKind::user_defined2()).map(Self)

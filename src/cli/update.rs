@@ -3,6 +3,15 @@
 //! Nothing is replaced before all of it is checked: the signature, the checksums, that the new program runs and
 //! that it takes the configuration. When the relay does not come back with it, the old program does.
 
+/// Says something to whoever runs this. That nobody reads it any more, as on a terminal that is gone, is no reason to
+/// leave things half-way, as the end that `eprintln` then makes would.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod error;
 mod fetch;
 mod kept;
@@ -132,7 +141,7 @@ pub(crate) fn run(arguments: UpdateArgs) -> ExitCode {
             if matches!(outcome, Outcome::Newer { .. }) { ExitCode::from(EXIT_NEWER) } else { told }
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            say!("error: {error}");
             ExitCode::from(error.exit_code())
         }
     }

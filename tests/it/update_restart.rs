@@ -2,6 +2,8 @@
 
 use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
 
+use tokio::io::AsyncBufReadExt;
+
 use crate::harness::{
     Client,
     mirror::{Installed, Release, program, url, works},
@@ -75,6 +77,12 @@ impl Running {
     /// installed is `before`. What it does to the unit is left in `systemctl.log`.
     async fn update_unit(&self, before: &[u8], after: &str) -> std::process::Output {
         self.installed.write("parley-relay", before);
+        let mirror = Release::new("9.9.9", upgrading("9.9.9", after)).serve().await;
+        let mut command = self.update_unit_command(&url(&mirror));
+        within("the update to end", command.output()).await.unwrap()
+    }
+
+    fn update_unit_command(&self, mirror: &str) -> tokio::process::Command {
         let systemctl = self.path("systemctl");
         let stub = format!(
             "#!/bin/sh\ncase $1 in is-active | show | is-system-running) exit 0 ;; esac\necho \"$@\" >>{0}/systemctl.log\nexec sh {0}/restart\n",
@@ -82,11 +90,9 @@ impl Running {
         );
         fs::write(&systemctl, stub).unwrap();
         fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
-        let mirror = Release::new("9.9.9", upgrading("9.9.9", after)).serve().await;
         let config = self.path("config.toml");
-        let arguments =
-            ["--mirror", &url(&mirror), "--config", config.to_str().unwrap(), "--well-within", "1s"];
-        self.installed.update_with_path(self.directory.path(), &arguments).await
+        let arguments = ["--mirror", mirror, "--config", config.to_str().unwrap(), "--well-within", "1s"];
+        self.installed.update_command(self.directory.path(), &arguments)
     }
 
     fn restarts(&self) -> String {
@@ -175,9 +181,27 @@ async fn a_relay_that_did_not_answer_before_keeps_the_new_program() {
 async fn a_signal_in_the_middle_of_the_restart_leaves_nothing_half_done() {
     let running = Running::start().await;
     let mirror = Release::new("9.9.9", program("9.9.9", "exit 1")).serve().await;
-    let output = running.update_after("kill -TERM $PPID; kill -INT $PPID", &url(&mirror)).await;
+    let output =
+        running.update_after("for signal in TERM INT HUP; do kill -$signal $PPID; done", &url(&mirror)).await;
     assert_eq!(output.status.code(), Some(70), "{}", stderr(&output));
     running.installed.assert_untouched();
+    running.answers().await;
+}
+
+#[tokio::test]
+async fn an_update_whose_terminal_is_gone_ends_what_it_has_begun() {
+    let running = Running::start().await;
+    let old = upgrading("0.0.1", "exit 70");
+    running.installed.write("parley-relay", &old);
+    let mirror = Release::new("9.9.9", program("9.9.9", "exit 1")).serve().await;
+    // Somebody's eyes are on it until the download is there; that the old one does not hand over is told to nobody.
+    let mut update = running.update_unit_command(&url(&mirror));
+    let mut update = update.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    tokio::io::BufReader::new(update.stderr.take().unwrap()).read_line(&mut line).await.unwrap();
+    assert!(line.contains(" MB"), "{line}");
+    let status = within("the update to end", update.wait()).await.unwrap();
+    assert_eq!((status.code(), running.installed.program()), (Some(70), old));
     running.answers().await;
 }
 

@@ -41,7 +41,7 @@ impl Manifest {
     /// Puts back what was there when this was read.
     pub(super) fn restore(&self) {
         if let Err(error) = storage::replace(Path::new(FILE), MODE, self.text.as_bytes()) {
-            eprintln!("{FILE} cannot be put back: {error}; units that were put back count as edited");
+            say!("{FILE} cannot be put back: {error}; units that were put back count as edited");
         }
     }
 

@@ -162,7 +162,7 @@ async fn restart_unit(program: &Path, config: Option<&Path>, which: Which) -> Re
             Err(ServiceError::GoesOn { command, status })
         }
         (Err(error), Which::New | Which::Previous) => {
-            eprintln!("{error}; `systemctl restart {UNIT}` instead");
+            say!("{error}; `systemctl restart {UNIT}` instead");
             restart_anew().await
         }
     }

@@ -13,7 +13,7 @@ use super::{
     service::{self, How, Restarted, Service, Which},
     units::Units,
 };
-use crate::signal::Termination;
+use crate::signal::{Asked, Termination};
 
 /// What an update that was cut off has left.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,6 +37,8 @@ pub(super) struct Finished {
 pub(super) async fn undisturbed<T>(
     work: impl Future<Output = Result<T, UpdateError>>,
 ) -> Result<T, UpdateError> {
+    // That of a terminal that is gone is one more.
+    let _hung_up = Asked::at_hang_up();
     let Ok(mut signals) = Termination::listen() else { return work.await };
     let machine_ends = async {
         loop {
@@ -149,7 +151,7 @@ pub(super) async fn finish(
             if !goes_on(&reason)
                 && let Err(error) = service.restart(Which::Previous, &units.how()).await
             {
-                eprintln!("{error}");
+                say!("{error}");
             }
             Err(UpdateError::Unwell { version: version.clone(), reason })
         }

@@ -116,7 +116,7 @@ impl Units {
     /// Tells of each unit that stays though the new program has another.
     pub(super) fn tell_edited(&self) {
         for name in &self.edited {
-            eprintln!(
+            say!(
                 "{} has been edited and stays; the new version has another: parley-relay unit {name}",
                 path(name).display()
             );
@@ -144,7 +144,7 @@ impl Units {
             let written = storage::replace(path, MODE, new.as_bytes());
             if let Err(error) = &written {
                 let path = path.display();
-                eprintln!(
+                say!(
                     "{path} cannot be written and stays: {error}; the new version has another: parley-relay unit {name}"
                 );
             }
@@ -162,7 +162,7 @@ impl Units {
         match manifest.record(&sums) {
             Ok(recorded) => self.recorded = recorded,
             Err(error) => {
-                eprintln!("how the units were written cannot be written down: {error}");
+                say!("how the units were written cannot be written down: {error}");
                 self.changes.retain(|change| {
                     if change.is_known {
                         change.put_back();
@@ -206,7 +206,7 @@ impl Units {
             return;
         }
         if let Err(error) = service::reload_units().await {
-            eprintln!("systemd has not read the units anew: {error}");
+            say!("systemd has not read the units anew: {error}");
         }
     }
 }
@@ -232,7 +232,7 @@ fn listening_as(new: &str, on_disk: &str) -> String {
 impl Change {
     fn put_back(&self) {
         if let Err(error) = storage::replace(&self.path, MODE, self.old.as_bytes()) {
-            eprintln!("{} cannot be put back: {error}; the previous program prints it", self.path.display());
+            say!("{} cannot be put back: {error}; the previous program prints it", self.path.display());
         }
     }
 }

@@ -145,10 +145,16 @@ impl Installed {
 
     /// Runs `update` on it where `path` comes first among the places of programs.
     pub(crate) async fn update_with_path(&self, path: &Path, arguments: &[&str]) -> Output {
+        let mut command = self.update_command(path, arguments);
+        within("the update to end", command.output()).await.unwrap()
+    }
+
+    /// What [`Self::update_with_path`] runs.
+    pub(crate) fn update_command(&self, path: &Path, arguments: &[&str]) -> Command {
         let found = std::env::var("PATH").unwrap();
         let mut command = command(&self.path("parley-relay"), arguments);
         command.env("PATH", format!("{}:{found}", path.display()));
-        within("the update to end", command.output()).await.unwrap()
+        command
     }
 
     /// Runs `update` on it.
