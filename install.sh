@@ -12,7 +12,7 @@ readonly CONFIG=$ETC/config.toml
 readonly MANIFEST=$ETC/installed
 # What an uninstall has left here, for one with --purge.
 readonly REMOVED=$ETC/removed
-# There from the first change until the relay answers, or all is undone.
+# What is to be undone: there from before the first change until the relay answers, or all is undone.
 readonly UNFINISHED=$ETC/.unfinished
 readonly UNITS=/etc/systemd/system
 # The mirror and the flags of automatic updates, and the key that releases are checked with.
@@ -144,10 +144,13 @@ read_flags() {
     shift
   done
   [[ $wait_for =~ ^[1-9][0-9]{0,4}$ ]] || usage_error '--wait is a number of seconds'
-  case ${given[sockets]:-no} in
-    yes | no) ;;
-    *) usage_error '--sockets is yes or no' ;;
-  esac
+  local flag
+  for flag in sockets take-over; do
+    case ${given[$flag]:-no} in
+      yes | no) ;;
+      *) usage_error "--$flag is yes or no" ;;
+    esac
+  done
 }
 
 # What is secret can come from the environment too, by the names that `parley-relay init` has for it.
@@ -303,7 +306,9 @@ find_older() {
       ;;
   esac
   for unit in parley-relay-nginx.service parley-chat-nginx.service; do
-    if [ -f "$UNITS/$unit" ] && { is_active "$unit" || is_enabled "$unit"; }; then nginx_units+=("$unit"); fi
+    if [ -f "$UNITS/$unit" ] && { is_active "$unit" || is_enabled "$unit" || was_retired "$unit"; }; then
+      nginx_units+=("$unit")
+    fi
   done
   old_units+=("${nginx_units[@]}")
   [ "${#nginx_units[@]}" -gt 0 ] || return 0
@@ -394,12 +399,27 @@ architecture() {
 # --- Undoing ---------------------------------------------------------------------------------------------------------
 
 # What is to be undone, oldest first: `restore FILE`, `remove FILE`, `rmdir DIR`, `rmtree DIR`, `account`,
-# `crontab FILE`, `disable UNIT`, `unit NAME was-active was-enabled`.
+# `crontab FILE`, `disable UNIT`, `unit NAME was-active was-enabled`. Each can be undone twice, or without having been done.
 undo=()
+# The same of a run that was cut off, until this one takes it up.
+earlier=()
 work='' placed=() changed='' service_touched='' taken=() sockets=() closing=()
 
 kept() { printf '%s/.%s.parley-old' "$(dirname "$1")" "$(basename "$1")"; }
 staged() { printf '%s/.%s.parley-new' "$(dirname "$1")" "$(basename "$1")"; }
+
+# remember ENTRY : before what it undoes, and on the disk: after a kill or a power cut the next run knows.
+remember() {
+  local entries=("$1")
+  if [ ! -d "$ETC" ]; then
+    entries=("rmdir $ETC" "$1")
+    mkdir -p "$ETC" || die "$ETC cannot be made"
+  fi
+  undo+=("${entries[@]}")
+  if ! { printf '%s\n' "${entries[@]}" >>"$UNFINISHED" && sync "$UNFINISHED" "$ETC"; }; then
+    die "$UNFINISHED cannot be written" 'is the disk full?'
+  fi
+}
 
 # Makes a directory, and remembers to remove it.
 make_directory() {
@@ -410,8 +430,8 @@ make_directory() {
   done
   [ "${#made[@]}" -gt 0 ] || return 0
   for missing in "${made[@]}"; do
-    mkdir "$missing" || die "$missing cannot be made"
-    undo+=("rmdir $missing")
+    remember "rmdir $missing"
+    mkdir -p "$missing" || die "$missing cannot be made"
   done
 }
 
@@ -435,22 +455,17 @@ place() {
 
 # keep FILE : so that it can be undone. What a run that was cut off has kept is not kept anew: it is what worked last.
 keep() {
-  if [ ! -e "$UNFINISHED" ]; then
-    undo+=("remove $UNFINISHED")
-    : >"$UNFINISHED" || die "$UNFINISHED cannot be written" 'is the disk full?'
-    sync "$ETC"
-  fi
   if [ -e "$(kept "$1")" ]; then return; fi
   if [ -e "$1" ]; then
+    remember "restore $1"
     # A second name, which takes no space; what is replaced is a name, never contents.
     ln "$1" "$(kept "$1")" || die "$1 cannot be kept"
-    undo+=("restore $1")
   else
-    undo+=("remove $1")
+    remember "remove $1"
   fi
 }
 
-# What runs that were cut off have kept.
+# What has been kept and is of no use any more.
 leftovers() {
   local directory old
   for directory in "${BINARY%/*}" "$ETC" "$ETC/tls" "$UNITS" "$UNITS/$SERVICE.d" "$UNITS/$TIMER.d"; do
@@ -460,25 +475,23 @@ leftovers() {
   done
 }
 
-# Goes on where a run was killed, or the power went: the relay is started anew, and if it does not answer, the files
-# are back that it answered with.
+# Whether a run before this one was killed, or the power went; finds what is to be undone of it.
+find_unfinished() {
+  if [ -s "$UNFINISHED" ]; then mapfile -t earlier <"$UNFINISHED"; fi
+}
+
+# Goes on where that run was cut off: the relay is started anew, and if it does not answer, everything is as it was
+# before that run.
 take_up() {
-  local old name lines
-  lines=$(leftovers)
+  local old
   if is_active "$SERVICE" && runs_binary only && "$BINARY" upgrade --help >/dev/null 2>&1; then hands_over=1; fi
-  if [ ! -e "$UNFINISHED" ]; then
-    [ -n "$lines" ] || return 0
-    # Of an earlier version of this script.
-    if is_well; then
-      while read -r old; do rm -f "$old"; done <<<"$lines"
-      say 'What a run that was cut off had left is removed: the relay answers.'
-      return 0
-    fi
+  if [ "${#earlier[@]}" = 0 ]; then
+    # Of a run that was cut off when all was done.
+    while read -r old; do rm -f "$old"; done < <(leftovers)
+    return 0
   fi
-  while read -r old; do
-    name=${old##*/.}
-    if [ -n "$old" ]; then undo+=("restore ${old%/*}/${name%.parley-old}"); fi
-  done <<<"$lines"
+  undo=("${earlier[@]}" "${undo[@]}")
+  earlier=()
   say 'A run before this one was cut off: the relay is started anew.'
   changed=1 hands_over=''
 }
@@ -502,38 +515,62 @@ place_aside() {
   changed=$was_changed
 }
 
-# Stops and disables a unit that is in the way, and remembers what it was.
+# remember_state UNIT : what it is, to go back to: what it was before a run that was cut off, where there was one.
+remember_state() {
+  local entry active=no enabled=no
+  for entry in "${undo[@]}"; do
+    case $entry in
+      "unit $1 "*) return ;;
+    esac
+  done
+  if is_active "$1"; then active=yes; fi
+  if is_enabled "$1"; then enabled=yes; fi
+  remember "unit $1 $active $enabled"
+}
+
+# Stops and disables a unit that is in the way.
 retire() {
-  local unit=$1 active=no enabled=no
-  if is_active "$unit"; then active=yes; fi
-  if is_enabled "$unit"; then enabled=yes; fi
-  undo+=("unit $unit $active $enabled")
-  if [ $active = yes ]; then systemctl stop "$unit" || die "$unit cannot be stopped"; fi
-  if [ $enabled = yes ]; then systemctl disable --quiet "$unit" || die "$unit cannot be disabled"; fi
+  remember_state "$1"
+  if is_active "$1"; then systemctl stop "$1" || die "$1 cannot be stopped"; fi
+  if is_enabled "$1"; then systemctl disable --quiet "$1" || die "$1 cannot be disabled"; fi
+}
+
+# was_retired UNIT : by a run that was cut off.
+was_retired() { [[ "${earlier[*]/#/|}" == *"|unit $1 "* ]]; }
+
+# undo_entry ENTRY
+undo_entry() {
+  local what=${1#* }
+  case $1 in
+    restore\ *) [ ! -e "$(kept "$what")" ] || mv -f "$(kept "$what")" "$what" ;;
+    remove\ *) rm -f "$what" ;;
+    rmdir\ *) rmdir "$what" 2>/dev/null || true ;;
+    rmtree\ *) rm -rf "$what" ;;
+    account) ! id -u "$ACCOUNT" >/dev/null 2>&1 || userdel "$ACCOUNT" ;;
+    crontab\ *) [ ! -e "$what" ] || { crontab "$what" && rm -f "$what"; } ;;
+    disable\ *) ! is_enabled "$what" || systemctl disable --quiet "$what" ;;
+  esac
 }
 
 roll_back() {
-  local index entry what units=()
+  local index entry units=() unit active enabled whole=1
   say '' >&2
   say 'Undoing everything ...' >&2
   if [ -n "$service_touched" ]; then systemctl stop "${sockets[@]}" "$SERVICE" 2>/dev/null || true; fi
   for ((index = ${#undo[@]} - 1; index >= 0; index--)); do
     entry=${undo[index]}
-    what=${entry#* }
     case $entry in
-      restore\ *) mv -f "$(kept "$what")" "$what" ;;
-      remove\ *) rm -f "$what" ;;
-      rmdir\ *) rmdir "$what" 2>/dev/null || true ;;
-      rmtree\ *) rm -rf "$what" ;;
-      account) userdel "$ACCOUNT" 2>/dev/null || true ;;
-      crontab\ *) crontab "$what" ;;
-      disable\ *) systemctl disable --quiet "$what" ;;
-      unit\ *) units=("$what" "${units[@]}") ;;
-    esac || warn "this could not be undone: $entry"
+      unit\ *) units=("${entry#* }" "${units[@]}") ;;
+      *)
+        if ! undo_entry "$entry"; then
+          warn "this could not be undone: $entry"
+          whole=''
+        fi
+        ;;
+    esac
   done
   systemctl daemon-reload || true
   if [ "${#sockets[@]}" -gt 0 ]; then systemctl reset-failed "${sockets[@]}" 2>/dev/null || true; fi
-  local unit active enabled
   for entry in "${units[@]}"; do
     read -r unit active enabled <<<"$entry"
     if [ "$enabled" = yes ]; then
@@ -545,9 +582,17 @@ roll_back() {
   done
   for entry in "${units[@]}"; do
     read -r unit active enabled <<<"$entry"
-    if [ "$active" = yes ]; then wait_until_active "$unit" || warn "$unit does not run again"; fi
+    if [ "$active" = yes ] && ! wait_until_active "$unit"; then
+      warn "$unit does not run again"
+      whole=''
+    fi
   done
-  say 'Everything is as it was before.' >&2
+  # What a run that was cut off has done is left to one that takes it up.
+  if [ "${#earlier[@]}" = 0 ]; then
+    rm -f "$UNFINISHED"
+    if [ "${undo[0]}" = "rmdir $ETC" ]; then rmdir "$ETC" 2>/dev/null || true; fi
+  fi
+  if [ -n "$whole" ]; then say 'Everything is as it was before.' >&2; fi
 }
 
 wait_until_active() {
@@ -565,12 +610,15 @@ commit() {
   while read -r directory; do
     sync "$directory" || warn "$directory cannot be synced: a power cut in the next seconds may undo some of it"
   done < <(if [ "${#placed[@]}" -gt 0 ]; then dirname "${placed[@]}" | sort -u; fi)
+  # First: what is still kept then is not gone back to.
+  rm -f "$UNFINISHED"
+  sync "$ETC" || true
   for entry in "${undo[@]}"; do
     case $entry in
       restore\ *) rm -f "$(kept "${entry#* }")" ;;
+      crontab\ *) rm -f "${entry#* }" ;;
     esac
   done
-  rm -f "$UNFINISHED"
   undo=()
   if [ "${#taken[@]}" -gt 0 ]; then rmdir "$UNITS/$SERVICE.d" 2>/dev/null || true; fi
 }
@@ -941,6 +989,10 @@ ask_everything() {
   ask backend 'Sova backend URL' "$(first "$(present backend url)" "$(sova_url)" http://127.0.0.1:42836)"
   ask directory 'Install directory' "$(first "$(setting directory)" "$old_directory" /opt/parley-relay)"
   answer[directory]=${answer[directory]%/}
+  case ${answer[directory]} in
+    /?*) ;;
+    *) die "the install directory is no absolute path: ${answer[directory]:-/}" '--directory gives it' ;;
+  esac
   ask_certificate
   if [ "${answer[certificate]}" = off ]; then
     ask port 'Port for plain HTTP' "$(first "$(present server port)" 7861)"
@@ -999,6 +1051,7 @@ wanted_certificate() {
 ask_certificate() {
   local offered
   offered=$(wanted_certificate)
+  if [ "$offered" = acme ] && [ -z "${given[certificate]:-}" ] && [ -n "$(present tls.acme.dns hook)" ]; then offered=dns; fi
   if [ -z "$offered" ] && [ -n "$old_cert" ]; then
     case $old_cert in
       "$LETSENCRYPT"/*) offered=${old_by_dns:+dns} offered=${offered:-acme} ;;
@@ -1124,9 +1177,9 @@ base_config='' downloaded='' version=''
 account_made=''
 make_account() {
   if id -u "$ACCOUNT" >/dev/null 2>&1; then return; fi
+  remember account
   useradd --system --user-group --no-create-home --home-dir "$STORAGE" --shell /usr/sbin/nologin "$ACCOUNT" ||
     die "the user $ACCOUNT cannot be made"
-  undo+=(account)
   account_made=1
 }
 
@@ -1136,8 +1189,8 @@ made_account() { [ -n "$account_made" ] || grep -qsx account=made "$MANIFEST" "$
 # Keys and certificates: the service's own directory, which it would otherwise make when it starts.
 make_storage() {
   if [ -d "$STORAGE" ]; then return; fi
+  remember "rmtree $STORAGE"
   install -d -m 700 -o "$ACCOUNT" -g "$ACCOUNT" "$STORAGE" || die "$STORAGE cannot be made"
-  undo+=("rmtree $STORAGE")
 }
 
 make_directories() {
@@ -1172,7 +1225,7 @@ as_account() { runuser -u "$ACCOUNT" -- "$@"; }
 # Has the new program write the config. One that is there is told only what is to be other than it is, so that it
 # stays as it was written.
 write_config() {
-  local arguments=() secrets=() name mode='' proxy=off
+  local arguments=() secrets=() name hook mode='' proxy=off
   if [ -n "$base_config" ]; then
     arguments+=(--from "$base_config")
     mode=$(present_mode)
@@ -1194,9 +1247,14 @@ write_config() {
   fi
   # What was not asked for stays as it is.
   if [ -n "${answer[acme-proxy]:-}" ]; then secrets+=("PARLEY_RELAY_ACME_PROXY=${answer[acme-proxy]}"); fi
-  for name in email dns-hook; do
-    if [ -n "${answer[$name]:-}" ]; then arguments+=("--$name" "${answer[$name]}"); fi
-  done
+  # Given, it counts whatever certificate it is; who leaves the DNS needs no hook.
+  differ email "${given[email]-${answer[email]:-$(present tls.acme email)}}" "$(present tls.acme email)"
+  hook=$(present tls.acme.dns hook)
+  if [ "${answer[certificate]}" = dns ] || [ -n "${given[dns-hook]+given}" ]; then
+    differ dns-hook "${given[dns-hook]-${answer[dns-hook]}}" "$hook"
+  elif [ "$mode" = acme ] || [ "${answer[certificate]}" = acme ]; then
+    differ dns-hook '' "$hook"
+  fi
   if [ -n "${answer[http_port]}" ]; then differ http-port "${answer[http_port]}" "$(current http_port)"; fi
   case ${answer[certificate]} in
     off) differ port "${answer[port]}" "$(first "$(present server port)" 7861)" ;;
@@ -1538,8 +1596,8 @@ backups=''
 back_up() {
   if [ -z "$backups" ]; then
     backups=${answer[directory]}/backup/$(date +%Y%m%d-%H%M%S)
+    remember "rmtree $backups"
     make_directory "$backups"
-    undo+=("rmtree $backups")
     chmod 700 "$backups"
   fi
   cp -pL "$@" "$backups/" || die "$backups cannot be written" 'is the disk full?'
@@ -1558,7 +1616,7 @@ back_up_older() {
 # certbot would go on renewing by way of a port and a unit that are ours now. Its line goes where nothing else
 # needs it: the certificate renews itself from here on.
 retire_certbot() {
-  local lines=$work/crontab others
+  local lines=$work/crontab before others
   case $old_cert in
     "$LETSENCRYPT"/*) ;;
     *) return 0 ;;
@@ -1570,10 +1628,11 @@ retire_certbot() {
     warn 'the crontab line that runs certbot stays, because there are other certificates; it names a unit that is off now'
     return 0
   fi
-  cp "$lines" "$lines.before" || no_room
   back_up "$lines"
-  undo+=("crontab $lines.before")
-  grep -v 'certbot renew.*parley-\(relay\|chat\)-nginx' "$lines.before" >"$lines" || true
+  before=$(kept "$ETC/crontab")
+  remember "crontab $before"
+  if [ ! -e "$before" ]; then cp "$lines" "$before" || no_room; fi
+  grep -v 'certbot renew.*parley-\(relay\|chat\)-nginx' "$before" >"$lines" || true
   crontab "$lines" || die 'the crontab cannot be changed'
   note 'The crontab line that renewed the certificate is gone: the relay renews it.'
 }
@@ -1636,10 +1695,12 @@ is_well() { [ "$(main_pid)" != "${1:-}" ] && runs_binary && answers; }
 # Whether the program on disk is the one that runs, and has not been put there since. What is neither, such as a
 # script's interpreter, is not looked into; with `only`, it is no.
 runs_binary() {
-  local pid
+  local pid real
   pid=$(main_pid)
+  # Behind a link, where /usr/local is one.
+  real=$(readlink -m "$BINARY")
   case $(readlink "/proc/${pid:-0}/exe" || true) in
-    "$BINARY" | "$BINARY (deleted)") [ "/proc/$pid/exe" -ef "$BINARY" ] ;;
+    "$real" | "$real (deleted)") [ "/proc/$pid/exe" -ef "$BINARY" ] ;;
     *) [ $# = 0 ] ;;
   esac
 }
@@ -1680,7 +1741,7 @@ start_service() {
   service_touched=1
   systemctl daemon-reload || die 'systemd does not take the units'
   for unit in "${sockets[@]}" "$SERVICE"; do
-    is_enabled "$unit" || undo+=("disable $unit")
+    is_enabled "$unit" || remember "disable $unit"
     systemctl enable --quiet "$unit" || die "$unit cannot be enabled"
   done
   if hand_over; then return; fi
@@ -1819,14 +1880,9 @@ tell_unchanged() {
 # The state of the service and its sockets, to go back to. Of a service that is new it is undone with its unit; that
 # of an older relay has been retired.
 undo_service_state() {
-  local unit active enabled
+  local unit
   [ -f "$UNITS/$SERVICE" ] && [[ " ${old_units[*]} " != *" $SERVICE "* ]] || return 0
-  for unit in $(present_sockets) "$SERVICE"; do
-    active=no enabled=no
-    if is_active "$unit"; then active=yes; fi
-    if is_enabled "$unit"; then enabled=yes; fi
-    undo+=("unit $unit $active $enabled")
-  done
+  for unit in $(present_sockets) "$SERVICE"; do remember_state "$unit"; done
 }
 
 do_modify() {
@@ -1870,8 +1926,8 @@ do_update() {
   check_mirror_is_seen
   check_mirror_is_ours
   "$new" check "$CONFIG" >/dev/null || die "the new program does not take $CONFIG" 'nothing has been changed'
-  undo_service_state
   take_up
+  undo_service_state
   place_program
   write_units
   write_manifest
@@ -1902,7 +1958,11 @@ recall() {
 }
 
 do_uninstall() {
-  local file directory packaged='' manifest=$MANIFEST units=("$TIMER")
+  local file directory other packaged='' manifest=$MANIFEST units=("$TIMER")
+  if [ -s "$UNFINISHED" ]; then
+    undo_unfinished
+    is_installed || return 0
+  fi
   if ! is_installed; then
     refuse_packaged
     [ -f "$REMOVED" ] || die 'the relay is not installed'
@@ -1910,6 +1970,7 @@ do_uninstall() {
     manifest=$REMOVED
   fi
   directory=$(sed -n 's/^directory=//p' "$manifest" | head -n 1)
+  other=$(toml_value "$CONFIG" tls storage)
   # Config, certificates and account are the package's by now.
   if is_packaged; then
     [ -z "$purge" ] || warn 'a Debian package has the config and certificates too: they stay; apt purge parley-relay'
@@ -1943,12 +2004,13 @@ do_uninstall() {
     rm -f "$file"
   done < <(sed -n 's/^file //p' "$manifest")
   while read -r file; do rm -f "$file"; done < <(leftovers)
-  rm -f "$BINARY.previous" "$UNFINISHED"
+  # The mark is that of `parley-relay update`.
+  rm -f "$BINARY.previous" "${BINARY%/*}/.${BINARY##*/}.unfinished" "$UNFINISHED"
   rmdir "$UNITS/$TIMER.d" 2>/dev/null || true
   rmdir "$UNITS/$SERVICE.d" 2>/dev/null || true
   systemctl daemon-reload || true
   if [ -n "$purge" ]; then
-    rm -rf "$STORAGE"
+    empty_storage "$other"
     # Keys that were copied for the account, which goes.
     rm -rf "$ETC/tls"
     rm -f "$CONFIG.bak" "$UPDATE_KEY" "$UPDATE_ENV"
@@ -1966,6 +2028,32 @@ do_uninstall() {
   rmdir "$directory/mura" "$directory" 2>/dev/null || true
   say 'The relay has been removed.'
   [ -n "$purge" ] || note "Its config and certificates are still in $ETC and $STORAGE."
+}
+
+# empty_storage OTHER : removes keys and certificates, where the directory is a link or a mount too. OTHER is where the
+# config has them.
+empty_storage() {
+  if [ -n "$1" ] && [ "$1" != "$STORAGE" ]; then note "The config had its keys in $1: they stay."; fi
+  [ -d "$STORAGE" ] || return 0
+  find "$STORAGE/" -mindepth 1 -delete || warn "not everything in $STORAGE could be removed"
+  if [ -L "$STORAGE" ]; then
+    note "$STORAGE was a link to $(readlink -f "$STORAGE"): that is empty now, and stays."
+    rm -f "$STORAGE"
+  else
+    rmdir "$STORAGE" 2>/dev/null || note "$STORAGE itself stays: it is a mount, or not empty."
+  fi
+}
+
+# Before an uninstall: what a run has stopped that was cut off is not to stay so.
+undo_unfinished() {
+  say 'An installation or an update was cut off before its end.'
+  confirm 'Undo it?' "${assume_yes:+yes}" || die 'cancelled' 'install.sh install or update would finish it'
+  lock
+  find_unfinished
+  undo=("${earlier[@]}")
+  earlier=() service_touched=1
+  roll_back
+  undo=()
 }
 
 do_doctor() {
@@ -2095,6 +2183,7 @@ main() {
   if [ "$action" != uninstall ] && [ "$action" != doctor ]; then
     refuse_packaged
     lock
+    find_unfinished
     [ -z "$public_key" ] || [ -f "$public_key" ] || die "there is no key $public_key"
     choose_mirror
     choose_proxy

@@ -3,6 +3,7 @@
 mod draft;
 
 use std::{
+    ffi::OsString,
     fmt, fs,
     io::{self, Write as _},
     os::unix::fs::{MetadataExt, chown},
@@ -46,9 +47,9 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "URL|upstream")]
     acme_proxy: Option<String>,
 
-    /// A program that puts TXT records into the DNS, for dns-01
+    /// A program that puts TXT records into the DNS, for dns-01; "" for none
     #[arg(long, value_name = "PROGRAM")]
-    dns_hook: Option<PathBuf>,
+    dns_hook: Option<OsString>,
 
     #[command(flatten)]
     flags: Flags,
@@ -213,6 +214,8 @@ fn make(arguments: &InitArgs, environment: &Environment) -> Result<Made, InitErr
     draft.apply_flags(&flags)?;
     if no_proxy {
         draft.set("upstream_proxy", "enabled", false);
+        // It may hold a password.
+        draft.empty("upstream_proxy", "url");
     }
     if flags.log.is_some() {
         draft.apply_log(&config.log);
@@ -222,7 +225,10 @@ fn make(arguments: &InitArgs, environment: &Environment) -> Result<Made, InitErr
         draft.set_text("tls.acme", "email", &arguments.email);
         draft.set_text("tls.acme", "directory", &arguments.acme_directory);
         draft.set_text("tls.acme", "proxy", &arguments.acme_proxy);
-        draft.set_path("tls.acme.dns", "hook", &arguments.dns_hook)?;
+        match &arguments.dns_hook {
+            Some(none) if none.is_empty() => draft.empty("tls.acme.dns", "hook"),
+            hook => draft.set_path("tls.acme.dns", "hook", &hook.as_ref().map(PathBuf::from))?,
+        }
     }
     let text = draft.into_text();
     let warnings = load_text(&text, environment)?;

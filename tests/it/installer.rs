@@ -188,6 +188,41 @@ fn modify_changes_what_it_is_told_and_keeps_what_a_person_wrote() {
 }
 
 #[test]
+fn what_is_given_as_nothing_is_taken_away_and_what_is_turned_off_keeps_no_password() {
+    let Some(machine) = machine() else { return };
+    machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+    let plain = machine.read(CONFIG);
+    machine.write("/srv/bin/hook", "#!/bin/sh\n");
+    let modify = |flags: &str| {
+        machine.must(&format!("{INSTALL} modify --yes {flags}"));
+        machine.read(CONFIG)
+    };
+    // An address for a CA that is not asked yet is kept for later too.
+    assert!(modify("--email a@example.org").contains("email = \"a@example.org\""));
+    let dns = modify("--certificate dns --dns-hook /srv/bin/hook");
+    assert!(dns.contains("hook = \"/srv/bin/hook\"") && dns.contains("a@example.org"), "{dns}");
+    assert_eq!(modify(""), dns);
+    let by_port = modify("--certificate acme --email ''");
+    assert!(!by_port.contains("/srv/bin/hook") && !by_port.contains("a@example.org"), "{by_port}");
+    modify("--certificate dns --dns-hook /srv/bin/hook");
+    let local = modify("--certificate self-signed");
+    assert!(!local.contains("/srv/bin/hook"), "{local}");
+    modify("--upstream-proxy socks5://me:s3cret@127.0.0.1:1");
+    let off = modify("--upstream-proxy off");
+    assert!(off.contains("enabled = false") && !off.contains("s3cret"), "{off}");
+    assert!(plain.lines().filter(|line| line.starts_with('#')).all(|line| off.contains(line)), "{off}");
+    for (flags, code, told) in [
+        ("--directory relay", 1, "no absolute path"),
+        ("--directory /", 1, "no absolute path"),
+        ("--take-over maybe", 64, "--take-over is yes or no"),
+    ] {
+        let ran = machine.run(&format!("{INSTALL} modify --yes {flags}"));
+        assert!(ran.code == Some(code) && ran.text.contains(told), "{flags}\n{}", ran.text);
+        assert_eq!(machine.read(CONFIG), off, "{flags}");
+    }
+}
+
+#[test]
 fn update_puts_a_new_program_in_place_and_a_broken_one_is_undone() {
     let Some(machine) = machine() else { return };
     machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
@@ -362,6 +397,27 @@ fn what_a_plain_uninstall_has_kept_a_purge_removes_later() {
         }
         machine.assert_files(&before, &text);
         assert!(!machine.has("/etc/parley-relay") && !machine.has("/var/lib/parley-relay"));
+        assert_ne!(machine.run("id parley-relay").code, Some(0));
+    }
+}
+
+#[test]
+fn a_purge_leaves_no_key_where_the_storage_is_a_mount_or_a_link() {
+    for (line, told) in [
+        ("mkdir /var/lib/parley-relay && mount --bind /data /var/lib/parley-relay", "stays: it is a mount"),
+        ("ln -s /data /var/lib/parley-relay", "was a link to /data"),
+    ] {
+        let Some(machine) = machine() else { return };
+        machine.must(&key_pair("/root/tls", "chat.lan"));
+        machine.must(&format!("mkdir /data && {line}"));
+        machine.must(&format!("{INSTALL} --yes --domain chat.lan"));
+        machine.must("chown parley-relay: /data && systemctl restart parley-relay.service");
+        machine.must("until [ -f /data/local-ca/root-key.pem ]; do sleep 0.1; done");
+        machine.must(&format!("{INSTALL} modify --yes --cert /root/tls/cert.pem --key /root/tls/key.pem"));
+        let text = machine.must(&format!("{INSTALL} uninstall --yes --purge"));
+        assert!(text.contains(told), "{text}");
+        assert_eq!(machine.must("find /data -mindepth 1"), "");
+        assert!(!machine.has("/etc/parley-relay"), "{text}");
         assert_ne!(machine.run("id parley-relay").code, Some(0));
     }
 }

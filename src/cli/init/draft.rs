@@ -303,6 +303,13 @@ impl Draft {
         }
     }
 
+    /// Takes what a key says away, if it is there.
+    pub(super) fn empty(&mut self, table: &str, key: &str) {
+        if self.text(table, key).is_some_and(|text| !text.is_empty()) {
+            self.set(table, key, "");
+        }
+    }
+
     /// Sets a key to a path, if there is one: an absolute one, for a service runs in no directory of its own.
     pub(super) fn set_path(
         &mut self,

@@ -124,7 +124,7 @@ fn a_relay_that_does_not_answer_gives_the_place_back() {
 }
 
 /// The Python relay and its nginx, with a certificate that certbot has had.
-fn older_with_certbot(machine: &Machine) {
+pub(super) fn older_with_certbot(machine: &Machine) {
     let live = "/etc/letsencrypt/live/chat.example.org";
     machine.must(&key_pair("/etc/letsencrypt/archive/chat.example.org", "chat.example.org"));
     machine.must(&format!(
@@ -132,8 +132,18 @@ fn older_with_certbot(machine: &Machine) {
          && ln -s ../../archive/chat.example.org/key.pem privkey.pem && chmod 700 /etc/letsencrypt/live"
     ));
     let (cert, key) = (format!("{live}/fullchain.pem"), format!("{live}/privkey.pem"));
+    machine.write(
+        "/usr/bin/crontab",
+        "#!/bin/bash\ncase $1 in -l) cat /var/crontab ;; -) cat >/var/crontab ;; *) cat \"$1\" >/var/crontab ;; esac\n",
+    );
+    let renew =
+        "0 0,12 * * * /usr/bin/certbot renew --deploy-hook \"systemctl restart parley-relay-nginx\"\n";
+    machine.write("/var/crontab", format!("{CRONTAB}{renew}"));
     older(machine, "chat.example.org", 443, &cert, &key);
 }
+
+/// Of somebody else.
+const CRONTAB: &str = "5 4 * * * /usr/bin/true\n";
 
 #[test]
 fn certbots_certificate_by_dns_is_one_by_dns_here_too() {
@@ -174,22 +184,13 @@ fn certbots_certificate_by_dns_is_one_by_dns_here_too() {
 fn certbots_certificate_is_imported_and_its_crontab_line_goes() {
     let Some(machine) = machine() else { return };
     older_with_certbot(&machine);
-    machine.write(
-        "/usr/bin/crontab",
-        "#!/bin/bash\ncase $1 in -l) cat /var/crontab ;; -) cat >/var/crontab ;; *) cat \"$1\" >/var/crontab ;; esac\n",
-    );
-    let other = "5 4 * * * /usr/bin/true\n";
-    machine.write(
-        "/var/crontab",
-        format!("{other}0 0,12 * * * /usr/bin/certbot renew --deploy-hook \"systemctl restart parley-relay-nginx\"\n"),
-    );
     let fingerprint = served(&machine, 443, "chat.example.org");
     let text = machine.must(&format!("{INSTALL} --yes --http-port 0 --email a@example.org"));
     assert!(text.contains("is taken over"), "{text}");
     assert_eq!(served(&machine, 443, "chat.example.org"), fingerprint);
     let config = machine.read(CONFIG);
     assert!(config.contains("mode = \"acme\"") && config.contains("email = \"a@example.org\""), "{config}");
-    assert_eq!(machine.read("/var/crontab"), other);
+    assert_eq!(machine.read("/var/crontab"), CRONTAB);
     assert!(machine.must("cat /opt/parley-relay/backup/*/crontab").contains("certbot renew"));
 }
 
