@@ -214,8 +214,10 @@ fn make(arguments: &InitArgs, environment: &Environment) -> Result<Made, InitErr
     draft.apply_flags(&flags)?;
     if no_proxy {
         draft.set("upstream_proxy", "enabled", false);
-        // It may hold a password.
-        draft.empty("upstream_proxy", "url");
+        if draft.text("upstream_proxy", "url").is_some_and(|url| url.contains('@')) {
+            // A password is not kept for nothing.
+            draft.empty("upstream_proxy", "url");
+        }
     }
     if flags.log.is_some() {
         draft.apply_log(&config.log);

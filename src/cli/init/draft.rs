@@ -353,7 +353,7 @@ impl Draft {
         Some(inside)
     }
 
-    fn text(&self, table: &str, key: &str) -> Option<String> {
+    pub(super) fn text(&self, table: &str, key: &str) -> Option<String> {
         Some(self.table(table)?.get(key)?.as_str()?.to_owned())
     }
 }
