@@ -68,7 +68,7 @@ Answers:
   --update-time HH:MM     for daily, weekly and monthly                   [04:00]
   --sockets yes|no        have systemd keep the ports: a restart refuses nobody, and the relay needs no
                           capability; never asked                         [as before, or no]
-  --take-over yes|no      stop and replace an older relay or nginx        [yes]
+  --take-over yes|no      stop and replace an older relay or nginx        [yes; no where that serves other sites too]
 Other users see a command line while it runs: --prefix, --upstream-proxy and --acme-proxy can also come from
 PARLEY_RELAY_URI_PREFIX, PARLEY_RELAY_UPSTREAM_PROXY and PARLEY_RELAY_ACME_PROXY in the environment, and --proxy from
 PARLEY_RELAY_DOWNLOAD_PROXY.
@@ -279,11 +279,235 @@ toml_value() {
     }' "$1"
 }
 
-# nginx_value FILE DIRECTIVE : the first argument of its first use; of `listen`, one that speaks TLS.
-nginx_value() {
-  [ -r "$1" ] || return 0
-  awk -v directive="$2" '
-    $1 == directive && (directive != "listen" || / ssl/) { sub(/;$/, "", $2); print $2; exit }' "$1"
+# nginx_serves PORTS FILE… : what nginx configs say, as lines of KEY=VALUE. PORTS are those of what the relay takes the
+# place of. The server that speaks TLS and leads there is the relay's, or the only one that speaks TLS where none leads
+# there: its conf, port, cert, key and each name are told. `other` is what is served besides, for people; `include`, files
+# that may serve more, and are not read; `port80`, that nginx has that port.
+nginx_serves() {
+  local ports=$1
+  shift
+  awk -v ports="$ports" '
+    function has(list, word) { return index(list " ", " " word " ") > 0 }
+
+    # Of the words of nginx: quotes, comments, and braces and semicolons anywhere in a line.
+    function parse(text,   i, c, size, quote, inside, word) {
+      size = length(text)
+      for (i = 1; i <= size; i++) {
+        c = substr(text, i, 1)
+        if (quote != "") {
+          if (c == "\\") word = word substr(text, ++i, 1)
+          else if (c == quote) quote = ""
+          else word = word c
+        } else if (c == "\\") { word = word c substr(text, ++i, 1); inside = 1 }
+        else if (c == "#" && !inside) { while (i < size && substr(text, i, 1) != "\n") i++ }
+        else if ((c == "\"" || c == "\047") && !inside) { quote = c; inside = 1 }
+        else if (c ~ /[ \t\r\n;]/ || (c == "{" && word !~ /\$$/) || (c == "}" && !inside)) {
+          if (inside) words[++count] = word
+          word = ""; inside = 0
+          if (c == ";") directive()
+          else if (c == "{") begin_block()
+          else if (c == "}") end_block()
+          if (c ~ /[;{}]/) count = 0
+        } else { word = word c; inside = 1 }
+      }
+      depth = server = count = 0
+      place = upstream = ""
+    }
+
+    function begin_block() {
+      block[++depth] = words[1]
+      if (depth == 2 && words[1] == "server" && block[1] ~ /^(http|stream|mail)$/) {
+        server = ++servers
+        family[server] = block[1]; conf[server] = file
+      }
+      if (server && words[1] == "location" && place == "") { place = words[count]; place_depth = depth }
+      if (words[1] == "upstream") upstream = words[2]
+    }
+
+    function end_block() {
+      if (place != "" && depth == place_depth) place = ""
+      if (depth == 2) { server = 0; upstream = "" }
+      if (depth > 0) depth--
+    }
+
+    function directive() {
+      if (upstream != "" && words[1] == "server") members[file, upstream] = members[file, upstream] " " words[2]
+      else if (server) of_server()
+      else if (words[1] == "include" && depth < 2) print "include=" absolute(words[2])
+      else if (depth == 1 && block[1] == "http") {
+        if (words[1] == "ssl_certificate" && !((file, "cert") in above)) above[file, "cert"] = absolute(words[2])
+        if (words[1] == "ssl_certificate_key" && !((file, "key") in above)) above[file, "key"] = absolute(words[2])
+      }
+    }
+
+    # nginx takes them from beside its config.
+    function absolute(path) {
+      if (path ~ /^\// || path ~ /:/) return path
+      return directory(file) path
+    }
+
+    function directory(path) { sub(/[^\/]*$/, "", path); return path }
+
+    function of_server(   i, name) {
+      name = words[1]
+      if (name == "listen") listen()
+      else if (name == "server_name") { for (i = 2; i <= count; i++) called(tolower(words[i])) }
+      else if (name == "ssl" && words[2] == "on") secure[server] = 1
+      else if (name == "ssl_reject_handshake" && words[2] == "on") mute[server] = 1
+      else if (name == "ssl_certificate" && !(server in cert)) cert[server] = absolute(words[2])
+      else if (name == "ssl_certificate_key" && !(server in key)) key[server] = absolute(words[2])
+      # The relay answers the CA itself.
+      else if (place ~ /^\/\.well-known\/acme-challenge/) return
+      else if (name ~ /_pass$/) { content[server] = 1; leads(words[2]) }
+      else if (name ~ /^(root|alias|try_files)$/) {
+        content[server] = 1
+        if (place != "" && name != "try_files" && index(words[2], directory(file)) != 1) beside(server, place, words[2])
+      } else if (name == "return") returned(words[2], words[3])
+      else if (name == "rewrite" && words[3] ~ /^https?:/) returned(301, words[3])
+    }
+
+    function listen(   port, i) {
+      listens[server] = 1
+      port = words[2]
+      if (port ~ /^unix:/) return
+      if (port !~ /^[0-9]+$/) {
+        if (port ~ /:[0-9]+(-[0-9]+)?$/) { sub(/.*:/, "", port); sub(/-.*/, "", port) } else port = 80
+      }
+      for (i = 3; i <= count; i++) if (words[i] == "ssl" || words[i] == "quic") {
+        if (!has(tls[server], port)) tls[server] = tls[server] " " port
+        return
+      }
+      if (!has(plain[server], port)) plain[server] = plain[server] " " port
+    }
+
+    # `.example.org` is two names; `_` and "" are none.
+    function called(name) {
+      if (name == "" || name == "_") return
+      if (name ~ /^\./) { called(substr(name, 2)); name = "*" name }
+      if (!has(names[server], name)) names[server] = names[server] " " name
+    }
+
+    function leads(target) {
+      passes[server, ++pass_count[server]] = target
+      pass_place[server, pass_count[server]] = place
+    }
+
+    function beside(s, path, target) { elsewhere[s] = elsewhere[s] "\n" path " (" target ")" }
+
+    # An answer of the whole server is there before all that is in its locations.
+    function returned(code, target,   whole) {
+      if (code !~ /^[0-9]+$/) { target = code; code = 302 }
+      whole = depth == 2 && words[1] == "return"
+      if (whole) complete[server] = 1
+      answers[server] = 1
+      if (code ~ /^3/) redirects[server] = redirects[server] " " target
+      else if (code !~ /^[45]/) { content[server] = 1; if (whole) body[server] = 1 }
+    }
+
+    # leads_to SERVER PORT : whether a location of it passes requests there.
+    function leads_to(s, port,   i) {
+      for (i = 1; i <= pass_count[s]; i++) if (has(addresses(s, passes[s, i]), port)) return 1
+      return 0
+    }
+
+    # The ports behind a target of proxy_pass, which may be the name of an upstream.
+    function addresses(s, target,   i, n, list, found) {
+      sub(/^[a-z]+:\/\//, "", target)
+      sub(/[\/?].*/, "", target)
+      if (match(target, /.\$/)) target = substr(target, 1, RSTART)
+      if ((conf[s], target) in members) target = members[conf[s], target]
+      n = split(target, list, " ")
+      for (i = 1; i <= n; i++) if (match(list[i], /:[0-9]+$/)) found = found " " substr(list[i], RSTART + 1)
+      return found
+    }
+
+    function ours(found,   i, n, list) {
+      n = split(ports, list, " ")
+      for (i = 1; i <= n; i++) if (has(found, list[i])) return 1
+      return 0
+    }
+
+    function choose(   i, n, s, list, alone, any) {
+      n = split(ports, list, " ")
+      for (i = 1; i <= n; i++) for (s = 1; s <= servers; s++) if (leads_to(s, list[i])) {
+        any = 1
+        if (family[s] == "http" && tls[s] != "") { by_port = 1; return s }
+      }
+      if (any) return 0
+      for (s = 1; s <= servers; s++) if (family[s] == "http" && tls[s] != "") alone = alone ? -1 : s
+      return alone > 0 ? alone : 0
+    }
+
+    function within(list, all,   i, n, words) {
+      n = split(list, words, " ")
+      for (i = 1; i <= n; i++) if (!has(all, words[i])) return 0
+      return 1
+    }
+
+    # Whether all that a server has is an error, or the way to what the relay serves; its port 80 leads there too.
+    function is_nothing(s, own,   i, n, list, to) {
+      if (family[s] != "http") return 0
+      if (s in mute) return 1
+      if (chosen && tls[s] == "" && plain[s] == " 80" && names[s] != "" && within(names[s], own)) {
+        for (i = 1; i <= pass_count[s]; i++) if (!ours(addresses(s, passes[s, i]))) break
+        if (i > 1 && i > pass_count[s] && elsewhere[s] == "") return 1
+      }
+      if ((s in complete) ? (s in body) : (!(s in answers) || (s in content))) return 0
+      n = split(redirects[s], list, " ")
+      if (n > 0 && !within(names[s], own)) return 0
+      for (i = 1; i <= n; i++) {
+        to = list[i]
+        if (to !~ /^https:\/\//) return 0
+        sub(/^https:\/\//, "", to)
+        if (to ~ /^\$(host|http_host|server_name)/) continue
+        sub(/[\/:$?].*/, "", to)
+        if (!has(own, tolower(to))) return 0
+      }
+      return 1
+    }
+
+    function tell(s, list,   i, n, port, text) {
+      text = names[s] == "" ? " any name" : names[s]
+      if (family[s] != "http") text = " " family[s]
+      n = split(list, port, " ")
+      for (i = 1; i <= n; i++) text = text (i == 1 ? ", port " : " and ") port[i]
+      print "other=" substr(text, 2)
+    }
+
+    function tell_chosen(s,   i, n, list, left) {
+      n = split(tls[s], list, " ")
+      print "conf=" conf[s] "\nport=" list[1]
+      print "cert=" ((s in cert) ? cert[s] : above[conf[s], "cert"])
+      print "key=" ((s in key) ? key[s] : above[conf[s], "key"])
+      for (i = 2; i <= n; i++) left = left " " list[i]
+      n = split(plain[s], list, " ")
+      for (i = 1; i <= n; i++) if (list[i] != 80) left = left " " list[i]
+      if (left != "") tell(s, left)
+      n = split(names[s], list, " ")
+      for (i = 1; i <= n; i++) print "name=" list[i]
+      if (!by_port) return
+      for (i = 1; i <= pass_count[s]; i++) {
+        if (!ours(addresses(s, passes[s, i]))) beside(s, pass_place[s, i], passes[s, i])
+      }
+      n = split(elsewhere[s], list, "\n")
+      for (i = 2; i <= n; i++) print "other=" (names[s] == "" ? "any name" : substr(names[s], 2)) ", path " list[i]
+    }
+
+    FILENAME != file { if (file != "") parse(text); text = ""; file = FILENAME }
+    { text = text $0 "\n" }
+    END {
+      parse(text)
+      for (s = 1; s <= servers; s++) {
+        if (s in secure) { tls[s] = tls[s] plain[s]; plain[s] = "" }
+        if (!(s in listens)) plain[s] = " 80"
+        if (has(tls[s] plain[s], 80)) print "port80=yes"
+      }
+      chosen = choose()
+      if (chosen) tell_chosen(chosen)
+      for (s = 1; s <= servers; s++) {
+        if (s != chosen && !is_nothing(s, chosen ? names[chosen] : "")) tell(s, tls[s] plain[s])
+      }
+    }' "$@"
 }
 
 # unit_value UNIT KEY
@@ -292,9 +516,11 @@ unit_value() {
   sed -n "s/^$2=//p" "$UNITS/$1" | head -n 1
 }
 
-# Finds what serves already: sets old_units, old_config, old_port, old_cert, old_key, old_name.
+# Finds what serves already: sets old_units, old_config, old_port, old_cert, old_key, and old_name to all its names.
 old_units=() old_config='' old_port='' old_cert='' old_key='' old_name='' old_directory='' old_nginx=''
 old_by_dns='' old_hook=''
+# What its nginx serves besides, names of its own that cannot be taken over, and whether it has port 80.
+old_others=() old_left_out=() old_port80=''
 find_older() {
   local nginx_units=() unit start
   start=$(unit_value "$SERVICE" ExecStart)
@@ -312,12 +538,7 @@ find_older() {
   done
   old_units+=("${nginx_units[@]}")
   [ "${#nginx_units[@]}" -gt 0 ] || return 0
-  old_nginx=$(unit_value "${nginx_units[0]}" ExecStart | sed -n 's/.* -c \([^ ]*\).*/\1/p')
-  old_port=$(nginx_value "$old_nginx" listen)
-  old_port=${old_port##*:}
-  old_cert=$(nginx_value "$old_nginx" ssl_certificate)
-  old_key=$(nginx_value "$old_nginx" ssl_certificate_key)
-  old_name=$(nginx_value "$old_nginx" server_name)
+  find_site "${nginx_units[@]}"
   case $old_cert in
     "$LETSENCRYPT"/*)
       if [ -z "$old_name" ]; then
@@ -327,10 +548,79 @@ find_older() {
       find_certbots_way
       ;;
   esac
+  name_wildcards
   if [ -z "$old_name" ] && [ -n "$old_cert" ] && command -v openssl >/dev/null; then
     old_name=$(openssl x509 -in "$old_cert" -noout -ext subjectAltName 2>/dev/null |
       sed -n 's/.*\(DNS\|IP Address\):\([^, ]*\).*/\2/p' | head -n 1) || old_name=''
   fi
+}
+
+# find_site UNIT… : which server of these nginxes is the relay's, and what they serve besides.
+old_wildcards=()
+find_site() {
+  local unit conf line confs=() names=() ports
+  for unit in "$@"; do
+    conf=$(nginx_conf "$unit")
+    if [ -r "$conf" ]; then
+      confs+=("$conf")
+    else
+      old_others+=("whatever is in $conf, which cannot be read ($unit)")
+    fi
+  done
+  [ "${#confs[@]}" -gt 0 ] || return 0
+  old_nginx=${confs[0]}
+  ports="$(first "$(toml_value "$old_config" server port)" 7861)"
+  ports+=" $(first "$(toml_value "$sova" server port)" 42836)"
+  while read -r line; do
+    case $line in
+      conf=*) old_nginx=${line#*=} ;;
+      port=*) old_port=${line#*=} ;;
+      cert=*) old_cert=${line#*=} ;;
+      key=*) old_key=${line#*=} ;;
+      port80=*) if is_active "$1"; then old_port80=yes; fi ;;
+      other=*) old_others+=("${line#*=}") ;;
+      include=*) find_included "${line#*=}" ;;
+      name=\*.*) old_wildcards+=("${line#*=}") ;;
+      name=*[~*$]*) old_left_out+=("${line#*=}") ;;
+      name=*) names+=("${line#*=}") ;;
+    esac
+  done < <(nginx_serves "$ports" "${confs[@]}")
+  old_name=${names[*]}
+}
+
+# nginx_conf UNIT : the config that it runs with.
+nginx_conf() {
+  local conf
+  conf=$(unit_value "$1" ExecStart | sed -n "s/.* -c *[\"']\{0,1\}\([^ \"']*\).*/\1/p")
+  say "${conf:-/etc/nginx/nginx.conf}"
+}
+
+# find_included PATTERN : what may be served from files that nginx includes; those that come with it serve nothing.
+find_included() {
+  case $1 in
+    */mime.types | */fastcgi_params | */fastcgi.conf | */scgi_params | */uwsgi_params | */proxy_params) return ;;
+    */koi-utf | */koi-win | */win-utf | */modules-enabled/\*.conf | */nginx/modules/\*.conf) return ;;
+  esac
+  if compgen -G "$1" >/dev/null; then old_others+=("whatever is in $1"); fi
+}
+
+# A wildcard is a name for the relay where its certificate can be for one: from files, or by the DNS. They come last:
+# the first name is the one that people are told.
+name_wildcards() {
+  local names=()
+  read -r -a names <<<"$old_name"
+  case ${given[certificate]:-${given[cert]:+files}} in
+    files | dns) names+=("${old_wildcards[@]}") ;;
+    '')
+      if [ -n "$old_by_dns" ] || { [ -n "$old_cert" ] && [[ $old_cert != "$LETSENCRYPT"/* ]]; }; then
+        names+=("${old_wildcards[@]}")
+      else
+        old_left_out+=("${old_wildcards[@]}")
+      fi
+      ;;
+    *) old_left_out+=("${old_wildcards[@]}") ;;
+  esac
+  old_name=${names[*]}
 }
 
 # By what certbot showed that the name is ours: where that was the DNS, the ports may not be open to the CA.
@@ -1026,7 +1316,6 @@ ask_everything() {
 ask_domain() {
   local offered
   offered=$(first "$(present tls domains)" "$old_name")
-  if [ "$offered" = _ ]; then offered=''; fi
   if [ "${#domains[@]}" -eq 0 ]; then
     # A relay that stays behind another proxy has no name of its own.
     if [ "$(wanted_certificate)" = off ]; then return; fi
@@ -1146,7 +1435,7 @@ http_port() {
     say "${given[http-port]}"
   elif [ -n "$now" ]; then
     say "$now"
-  elif is_listening 80 && ! is_active "$SERVICE" && ! is_active "$HTTP_SOCKET" && [ "$old_port" != 80 ]; then
+  elif is_listening 80 && ! is_active "$SERVICE" && ! is_active "$HTTP_SOCKET" && [ -z "$old_port80" ]; then
     warn 'port 80 is taken by another program: the relay does without it'
     say 0
   fi
@@ -1820,13 +2109,18 @@ do_install() {
     say "An older relay or nginx is here: ${old_units[*]}"
     replace=${given[take-over]:-}
     if [ -z "$replace" ]; then
-      if confirm 'Take its place, with its config and certificate?' yes; then replace=yes; else replace=no; fi
+      if confirm_take_over; then replace=yes; else replace=no; fi
+    elif [ "$replace" = yes ] && [ "${#old_others[@]}" -gt 0 ]; then
+      warn 'its nginx stops, and with it goes:'
+      printf '         %s\n' "${old_others[@]}" >&2
     fi
     if [ "$replace" != yes ]; then
       for unit in "${old_units[@]}"; do
         [ "$unit" != "$SERVICE" ] || die 'both relays have one service name: the older one has to go' '--take-over yes'
       done
-      old_units=() old_port='' old_cert='' old_key='' old_name=''
+      old_units=() old_port='' old_cert='' old_key='' old_name='' old_port80=''
+    else
+      check_site
     fi
   fi
   get_program
@@ -1863,6 +2157,31 @@ do_install() {
   set_timer
   tell_where
   tell_rest
+}
+
+# Whether the older relay goes. What its nginx serves besides would go with it: that takes a clear yes.
+confirm_take_over() {
+  if [ "${#old_others[@]}" -eq 0 ]; then
+    confirm 'Take its place, with its config and certificate?' yes
+    return
+  fi
+  [ -z "$assume_yes" ] || die 'its nginx serves other sites too, which would be gone:' "${old_others[@]}" \
+    'have another nginx serve them, or give --take-over yes; nothing has been changed'
+  warn 'its nginx serves other sites too:'
+  printf '         %s\n' "${old_others[@]}" >&2
+  confirm 'Take its place all the same? They are served no more' no
+}
+
+# What cannot be known or kept of the older nginx, if there is one, before anything is changed.
+check_site() {
+  # Names that are given, or in the relay's config already, are none of nginx's.
+  if [ "${old_units[*]}" = "$SERVICE" ] || [ -n "${domains[*]}$(present tls domains)" ]; then return; fi
+  if [ -z "$old_port" ] && [ "${given[certificate]:-}" != off ]; then
+    die "which server of the older nginx is the relay's cannot be told: ${old_nginx:-its config cannot be read}" \
+      '--domain, --certificate and --port say what the relay is to serve; nothing has been changed'
+  fi
+  [ "${#old_left_out[@]}" -eq 0 ] ||
+    warn "names that the relay does not take over, and nobody serves any more: ${old_left_out[*]} (--domain gives each)"
 }
 
 # tell_unchanged TEXT : the text if nothing was written at all; else what was, for which the relay is not restarted.
