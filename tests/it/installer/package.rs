@@ -1,5 +1,7 @@
 //! The Debian package and install.sh's relay on one machine.
 
+use std::fs;
+
 use super::{BINARY, CONFIG, INSTALL, UNIT, machine, served};
 use crate::harness::{Machine, machine::source};
 
@@ -16,6 +18,15 @@ fn package(machine: &Machine, scripts: &[&str]) {
         "Package: parley-relay\nVersion: 1\nArchitecture: all\nMaintainer: nobody <nobody@invalid>\nDescription: a relay\n",
     );
     machine.must("dpkg-deb --build -Znone /srv/deb /srv/relay.deb");
+}
+
+#[test]
+fn every_script_of_the_package_has_the_place_without_which_cargo_deb_makes_none() {
+    for entry in fs::read_dir(source("dist/debian")).unwrap() {
+        let file = entry.unwrap().path();
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.lines().any(|line| line == "#DEBHELPER#"), "{}", file.display());
+    }
 }
 
 #[test]
