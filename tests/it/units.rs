@@ -105,3 +105,11 @@ fn the_drain_fits_into_the_time_that_systemd_gives() {
     };
     assert!(seconds(&text, "TimeoutStopSec=") >= seconds(&example, "drain = ") + 10);
 }
+
+#[test]
+fn a_reload_checks_first_what_the_service_was_started_with() {
+    let text = fs::read_to_string(dist().join("parley-relay.service")).unwrap();
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+    let started = value("ExecStart=").replace("parley-relay --config", "parley-relay check --config");
+    assert_eq!(value("ExecReload="), started);
+}

@@ -96,6 +96,49 @@ fn the_service_runs_with_one_capability_reloads_upgrades_and_comes_back() {
     assert_eq!((show(&machine, "Result"), show(&machine, "ExecMainStatus")), ("success".into(), "0".into()));
 }
 
+/// Asserts that a reload of what `edit` makes of the config fails and tells why, and that the relay goes on; puts the
+/// config back.
+#[track_caller]
+fn refuses_to_reload(machine: &Machine, edit: &str, told: &str) {
+    let running = show(machine, "MainPID");
+    machine.must(&format!("cp {CONFIG} /srv/config.toml && {edit}"));
+    let ran = machine.run("systemctl reload parley-relay");
+    assert_ne!(ran.code, Some(0), "{edit}: {}", ran.text);
+    machine.must("journalctl --sync");
+    let journal = machine.must("journalctl --no-pager --output cat --unit parley-relay");
+    assert!(journal.contains(told), "{told}\n{journal}");
+    // It was not even asked.
+    assert!(!journal.contains("is refused"), "{journal}");
+    assert_eq!((show(machine, "ActiveState"), show(machine, "MainPID")), ("active".into(), running));
+    served(machine, 443, "chat.lan");
+    machine.must(&format!("cat /srv/config.toml >{CONFIG}"));
+}
+
+#[test]
+fn a_reload_of_a_broken_config_fails_and_tells_why_and_the_one_before_stays() {
+    let Some(machine) = installed() else { return };
+    // What root may read and the relay may not is none of its files.
+    machine.write("/etc/secret/cert.pem", "");
+    machine.must("chmod 600 /etc/secret/cert.pem");
+    for sockets in ["no", "yes"] {
+        machine.must(&format!("{INSTALL} modify --yes --sockets {sockets}"));
+        let end = machine.must(&format!("wc -l <{CONFIG}"));
+        let line = end.trim().parse::<usize>().unwrap() + 1;
+        refuses_to_reload(&machine, &format!("echo 'nonsense =' >>{CONFIG}"), &format!("{CONFIG}:{line}:"));
+        let unreadable =
+            "mode = \"files\"\\ncert = \"/etc/secret/cert.pem\"\\nkey = \"/etc/secret/cert.pem\"";
+        refuses_to_reload(
+            &machine,
+            &format!("sed -i 's|^mode = \"self-signed\"|{unreadable}|' {CONFIG}"),
+            "Permission denied",
+        );
+        machine.must(&format!("sed -i s/chat.lan/relay.lan/ {CONFIG} && systemctl reload parley-relay"));
+        until(&machine, "systemctl show --property StatusText parley-relay | grep -q relay.lan");
+        machine.must(&format!("sed -i s/relay.lan/chat.lan/ {CONFIG} && systemctl reload parley-relay"));
+        until(&machine, "systemctl show --property StatusText parley-relay | grep -q chat.lan");
+    }
+}
+
 #[test]
 fn behind_sockets_the_service_has_no_capability_and_a_restart_refuses_nobody() {
     let Some(machine) = installed() else { return };
