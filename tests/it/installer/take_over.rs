@@ -429,6 +429,11 @@ fn a_server_is_not_guessed_among_several() {
     machine.write("/opt/parley-relay/nginx.conf", http(&[&elsewhere]));
     let text = machine.must(&format!("{INSTALL} --yes"));
     assert!(text.contains("https://chat.example.org:10443/"), "{text}");
+    // Once the relay has names of its own, nginx need not tell them.
+    machine.write("/opt/parley-relay/nginx.conf", http(&[BLOG, &elsewhere]));
+    machine.must("systemctl enable parley-relay-nginx.service");
+    machine.must(&format!("{INSTALL} --yes --take-over yes"));
+    assert!(!machine.has("/run/stub/enabled/parley-relay-nginx.service"));
 }
 
 #[test]
