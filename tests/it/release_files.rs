@@ -135,3 +135,48 @@ fn what_the_package_is_made_of_is_there_or_made_by_the_build() {
         assert!(read(&script).contains("\n#DEBHELPER#\n"), "{script}");
     }
 }
+
+#[test]
+fn what_workflows_use_of_others_is_one_commit_that_nobody_can_exchange() {
+    for file in [".github/workflows/ci.yml", ".github/workflows/release.yml"] {
+        let text = read(file);
+        let used: Vec<_> = text.lines().filter_map(|line| line.split_once("uses: ")).collect();
+        assert!(!used.is_empty(), "{file}");
+        for (_, action) in used {
+            let (pin, version) = action.split_once(" # v").unwrap_or_else(|| panic!("{file}: {action}"));
+            let (_, commit) = pin.split_once('@').unwrap();
+            let hexadecimal = commit.chars().all(|digit| digit.is_ascii_hexdigit());
+            assert!(commit.len() == 40 && hexadecimal && !version.is_empty(), "{file}: {action}");
+        }
+    }
+}
+
+/// Runs the release's signing with a minisign that checks only if it is told to, and gives whether it succeeds.
+fn signs(public_key: &str, secret_key: &str, genuine: bool) -> bool {
+    let workflow = read(".github/workflows/release.yml");
+    let (_, step) = workflow.split_once("- name: Sign\n").unwrap();
+    let (_, script) = step.split_once("run: |\n").unwrap();
+    let (script, _) = script.split_once("      - name: ").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let verified = if genuine { 0 } else { 1 };
+    let stubs =
+        format!("sudo() {{ :; }}\nminisign() {{ if [ \"$1\" = -V ]; then return {verified}; fi; }}\n");
+    let output = Command::new("bash")
+        .args(["-e", "-c", &(stubs + script)])
+        .env("MINISIGN_PUBLIC_KEY", public_key)
+        .env("MINISIGN_SECRET_KEY", secret_key)
+        .env("RUNNER_TEMP", directory.path())
+        .env("GITHUB_REF_NAME", "v1.0.0")
+        .output()
+        .unwrap();
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "the secret key is left behind");
+    output.status.success()
+}
+
+#[test]
+fn a_release_whose_program_asks_for_a_key_is_signed_with_it_or_not_published() {
+    assert!(signs("", "", false));
+    assert!(!signs("public", "", true));
+    assert!(signs("public", "secret", true));
+    assert!(!signs("public", "secret", false));
+}
