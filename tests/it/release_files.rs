@@ -91,6 +91,8 @@ async fn the_image_holds_what_is_built_and_starts_it_as_the_command_line_wants()
     for file in copied {
         assert!(build.contains(file), "dist/build.sh makes no {file}");
     }
+    // A default would win over what a builder is asked for by --platform: an image for arm64 with the other program.
+    assert!(image.lines().any(|line| line == "ARG TARGETARCH"), "{image}");
     // Words in JSON, after CMD: first the health check's, then those that the entry point gets.
     let commands: Vec<Vec<String>> = image
         .lines()
