@@ -3,6 +3,10 @@
 #
 # All or nothing: new files are written beside the old ones and renamed, old ones are kept until the relay answers,
 # and whatever goes wrong before that is undone.
+if [ -z "${BASH_VERSION:-}" ]; then
+  echo 'error: this is for bash: sudo bash install.sh' >&2
+  exit 1
+fi
 set -euo pipefail
 umask 022
 
@@ -185,7 +189,7 @@ usage_error() {
 
 # Opens the terminal as descriptor 3: standard input is this script where it came through a pipe.
 open_terminal() {
-  if [ -n "$assume_yes" ]; then return; fi
+  if [ -n "$assume_yes" ] || [ "$action" = doctor ]; then return; fi
   if [ -t 0 ]; then
     exec 3<&0
   elif ! { exec 3</dev/tty; } 2>/dev/null; then
@@ -210,9 +214,36 @@ ask() {
   elif [ -n "$assume_yes" ]; then
     answer[$key]=$offered
   else
-    prompt "$question${offered:+ [$offered]}: "
-    answer[$key]=${reply:-$offered}
+    while :; do
+      prompt "$question${offered:+ [$offered]}: "
+      reply=${reply:-$offered}
+      if fits "$key" "$reply"; then break; fi
+    done
+    answer[$key]=$reply
   fi
+}
+
+# fits KEY ANSWER : whether a person's answer can be meant; says why not. `init` looks closer.
+fits() {
+  local word
+  case $1 in
+    domain)
+      for word in ${2//,/ }; do
+        if [[ $word == */* ]]; then
+          say "a name or an address alone, please, such as chat.example.org: not $word"
+          return 1
+        fi
+      done
+      ;;
+    prefix) [[ $2 =~ ^/?[A-Za-z0-9._~-]*/?$ ]] || { say 'letters, digits, -, ., _ and ~, please; or nothing' && return 1; } ;;
+    backend) [[ $2 =~ ^https?:// ]] || { say 'a URL, please, such as http://127.0.0.1:42836' && return 1; } ;;
+    directory) [[ $2 == /?* ]] || { say 'a path that begins with /, please' && return 1; } ;;
+    port) { [[ $2 =~ ^[0-9]{1,5}$ ]] && [ "$2" -le 65535 ]; } || { say 'a number up to 65535, please' && return 1; } ;;
+    upstream-proxy)
+      [[ $2 == off || $2 =~ ^(http|socks5h?):// ]] ||
+        { say 'a URL that begins with http://, socks5:// or socks5h://, or off, please' && return 1; }
+      ;;
+  esac
 }
 
 # confirm QUESTION yes|no : whether the answer, which is offered, is yes.
@@ -1494,16 +1525,24 @@ make_directories() {
 # A certificate that only root can read is copied to where the service can; $copied is how to do it again.
 copied=()
 make_certificate_readable() {
-  local file name
+  local file name readable=yes
   [ "${answer[certificate]}" = files ] || return 0
   for name in cert key; do
     file=${answer[$name]}
     [ -f "$file" ] || die "there is no file $file" "--$name names the $name file"
-    if as_account test -r "$file" 2>/dev/null; then continue; fi
-    make_directory "$ETC/tls"
+    if ! as_account test -r "$file" 2>/dev/null; then
+      readable=''
+      note "$file is root's alone: the relay gets copies, in $ETC/tls"
+    fi
+  done
+  [ -z "$readable" ] || return 0
+  make_directory "$ETC/tls"
+  # Both: a new certificate with a copy of the old key would be no pair, and no relay would start with it.
+  for name in cert key; do
+    file=${answer[$name]}
+    [ "$file" != "$ETC/tls/$name.pem" ] || continue
     cp "$file" "$(staged "$ETC/tls/$name.pem")" || die "$ETC/tls/$name.pem cannot be written"
     place "$ETC/tls/$name.pem" 640 "$ACCOUNT"
-    note "$file is root's alone: the relay gets a copy, $ETC/tls/$name.pem"
     copied+=("install -m 640 -g $ACCOUNT $(printf %q "$file") $ETC/tls/$name.pem")
     answer[$name]=$ETC/tls/$name.pem
   done
@@ -1562,7 +1601,8 @@ write_config() {
   (
     for name in "${secrets[@]}"; do export "${name?}"; done
     exec "$new" init "$(staged "$CONFIG")" "${arguments[@]}" >/dev/null
-  ) || die 'with these answers there is no valid config' 'nothing has been changed'
+  ) || die 'with these answers there is no valid config' 'nothing has been changed' \
+    ${base_config:+"if it is what was there before: parley-relay check $base_config"}
   place "$CONFIG" 640 "$ACCOUNT"
 }
 
@@ -1600,7 +1640,7 @@ write_units() {
   write_sockets
   when="${answer[updates]} ${answer[update-time]:-}"
   before="$(setting updates) $(setting update-time)"
-  [ "$when" = "$before" ] || aside+=("automatic updates: $when")
+  [ "$when" = "$before" ] || aside+=("automatic updates: ${when% }")
   [ "${answer[updates]}" != off ] || return 0
   for unit in "${UPDATE_UNITS[@]}"; do write_unit "$unit"; done
   # For as long as the answer is the same, so is what somebody has added to it.
@@ -2074,11 +2114,26 @@ failed_to_answer() {
   die "the relay does not answer on port ${answer[port]}" "its log: journalctl -u $SERVICE"
 }
 
+# Automatic updates fail where nobody looks: whether they can get at the mirror is told now.
+warn_of_updates() {
+  local told code=0
+  [ -z "$downloaded" ] || [ "$action" = modify ] || return 0
+  told=$(timeout 60 "$BINARY" update --check --config "$CONFIG" 2>&1) || code=$?
+  case $code in
+    0 | 1) ;;
+    *)
+      warn "automatic updates are on, and would fail now: $(sed -n 's/^error: //p' <<<"$told" | head -n 1)"
+      note '--mirror names another place, --proxy a proxy on the way; --updates off turns them off'
+      ;;
+  esac
+}
+
 set_timer() {
   if [ "${answer[updates]}" != off ]; then
     if ! { systemctl enable --quiet "$TIMER" && systemctl restart "$TIMER"; }; then
       warn 'automatic updates could not be turned on'
     fi
+    warn_of_updates
   elif is_enabled "$TIMER"; then
     if ! { systemctl stop "$TIMER" && systemctl disable --quiet "$TIMER"; }; then
       warn 'automatic updates could not be turned off'
@@ -2244,7 +2299,10 @@ do_update() {
   recall
   check_mirror_is_seen
   check_mirror_is_ours
-  "$new" check "$CONFIG" >/dev/null || die "the new program does not take $CONFIG" 'nothing has been changed'
+  if ! "$new" check "$CONFIG" >/dev/null; then
+    "$BINARY" check "$CONFIG" >/dev/null 2>&1 || die "$CONFIG is not valid" 'nothing has been changed; mend it, and try again'
+    die "the new program does not take $CONFIG" 'nothing has been changed'
+  fi
   take_up
   undo_service_state
   place_program
@@ -2259,7 +2317,11 @@ do_update() {
   fi
   start_service
   commit
-  say "Updated: $before is $version now."
+  if [ "$before" = "$version" ]; then
+    say "Updated: the program is another one of the same version, $version."
+  else
+    say "Updated: $before is $version now."
+  fi
 }
 
 # The answers of the last time, for an action that asks nothing.
@@ -2312,6 +2374,7 @@ do_uninstall() {
     for file in "${units[@]}" "$SERVICE"; do systemctl disable --quiet "$file" 2>/dev/null || true; done
     systemctl stop "${units[@]}" "$SERVICE" 2>/dev/null || true
   fi
+  if is_installed; then save_edited "$directory"; fi
   while read -r file; do
     case $file in
       # Last, so that an uninstall that is cut off can be run again.
@@ -2328,6 +2391,8 @@ do_uninstall() {
   rmdir "$UNITS/$TIMER.d" 2>/dev/null || true
   rmdir "$UNITS/$SERVICE.d" 2>/dev/null || true
   systemctl daemon-reload || true
+  # Of what is gone, systemd would tell for ever that it failed.
+  systemctl reset-failed "${UPDATE_UNITS[@]}" "$SERVICE" 2>/dev/null || true
   if [ -n "$purge" ]; then
     empty_storage "$other"
     # Keys that were copied for the account, which goes.
@@ -2347,6 +2412,20 @@ do_uninstall() {
   rmdir "$directory/mura" "$directory" 2>/dev/null || true
   say 'The relay has been removed.'
   [ -n "$purge" ] || note "Its config and certificates are still in $ETC and $STORAGE."
+  if [ -d "$directory/backup" ]; then
+    note "What was here before it is in $directory/backup: a unit from there goes back with"
+    note "  cp UNIT $UNITS/ && systemctl daemon-reload && systemctl enable --now UNIT"
+  fi
+}
+
+# save_edited DIRECTORY : copies of the units that somebody edited, which go now.
+save_edited() {
+  local unit file
+  for unit in "$SERVICE" "${UPDATE_UNITS[@]}" "${SOCKETS[@]}"; do
+    file=$UNITS/$unit
+    if [ ! -f "$file" ] || ! grep -qxF "file $file" "$MANIFEST" || is_as_written "$unit" "$file"; then continue; fi
+    if mkdir -p "$1/backup" && cp -p "$file" "$1/backup/"; then note "$file was somebody's own: a copy is in $1/backup"; fi
+  done
 }
 
 # empty_storage OTHER : removes keys and certificates, where the directory is a link or a mount too. OTHER is where the

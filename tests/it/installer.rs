@@ -168,6 +168,47 @@ fn the_questions_are_answered_at_a_terminal() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_meant_is_asked_for_again() {
+    let Some(machine) = machine() else { return };
+    let answers = [
+        "i",
+        "https://chat.lan/",
+        "chat.lan",
+        "my prefix",
+        "s3cret",
+        "localhost:1",
+        "",
+        "relay",
+        "",
+        "1",
+        "70000",
+        "8443",
+        "proxy",
+        "",
+        "",
+        "",
+        "1",
+    ];
+    let ran = machine.type_in(INSTALL, &answers);
+    assert_eq!(ran.code, Some(0), "{}", ran.text);
+    for text in [
+        "not https://chat.lan/",
+        "letters, digits",
+        "a URL, please",
+        "begins with /",
+        "up to 65535",
+        "or off",
+    ] {
+        assert!(ran.text.contains(text), "{text}\n{}", ran.text);
+    }
+    served(&machine, 8443, "chat.lan");
+    let ran = machine.run(&format!("sh {}", INSTALL.strip_prefix("bash ").unwrap()));
+    assert!(ran.code == Some(1) && ran.text.contains("sudo bash install.sh"), "{}", ran.text);
+    // It asks nothing, so that it needs no terminal.
+    assert!(machine.run(&format!("{INSTALL} doctor")).text.contains("ports"));
+}
+
+#[test]
 fn modify_changes_what_it_is_told_and_keeps_what_a_person_wrote() {
     let Some(machine) = machine() else { return };
     machine.must(&format!("{INSTALL} --yes --domain chat.lan --upstream-proxy socks5://127.0.0.1:1080"));
@@ -357,6 +398,22 @@ fn certificate_files_that_are_roots_alone_are_served() {
         machine.must(&format!("cmp /root/tls/{name}.pem /etc/parley-relay/tls/{name}.pem"));
     }
     assert_eq!(machine.must("stat -c '%a %U:%G' /etc/parley-relay/tls/key.pem"), "640 root:parley-relay\n");
+}
+
+#[test]
+fn a_key_that_is_roots_alone_is_copied_with_its_certificate_so_that_a_renewal_parts_no_pair() {
+    let Some(machine) = machine() else { return };
+    machine.must(&key_pair("/srv/tls", "chat.example.org"));
+    machine.must(&format!(
+        "{INSTALL} --yes --domain chat.example.org --cert /srv/tls/cert.pem --key /srv/tls/key.pem"
+    ));
+    let fingerprint = served(&machine, 443, "chat.example.org");
+    // Renewed, and not copied: the one before serves on, after a restart too.
+    machine.must(&key_pair("/srv/tls", "chat.example.org"));
+    machine.must("systemctl restart parley-relay.service");
+    machine
+        .must("until openssl s_client -connect 127.0.0.1:443 </dev/null >/dev/null 2>&1; do sleep 0.1; done");
+    assert_eq!(served(&machine, 443, "chat.example.org"), fingerprint);
 }
 
 #[test]

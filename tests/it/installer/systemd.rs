@@ -646,6 +646,11 @@ fn a_unit_that_somebody_edited_outlives_every_action_until_replacing_it_is_asked
             edited
         );
     }
+    // An uninstall takes it away, and leaves a copy.
+    machine.must(&format!("echo '# mine' >>{}", files[0]));
+    let text = machine.must(&format!("{INSTALL} uninstall --yes"));
+    assert!(text.contains("a copy is in /opt/parley-relay/backup"), "{text}");
+    assert!(machine.read("/opt/parley-relay/backup/parley-relay.service").ends_with("# mine\n"));
 }
 
 #[test]
