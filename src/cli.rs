@@ -22,8 +22,13 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use time::OffsetDateTime;
 
-use crate::config::{self, ConfigError, Environment, Flags, Loaded, Style, Warning};
+use crate::{
+    config::{self, Config, ConfigError, Environment, Flags, Loaded, Style, Warning},
+    storage::Storage,
+    tls::local_ca,
+};
 
 /// The command line was wrong (sysexits.h: EX_USAGE).
 pub(crate) const EXIT_USAGE: u8 = 64;
@@ -186,6 +191,14 @@ pub(crate) fn refuse(error: &ConfigError) -> ExitCode {
 pub(crate) fn warn(warnings: &[Warning]) -> io::Result<()> {
     let mut stderr = io::stderr();
     warnings.iter().try_for_each(|warning| stderr.write_all(warning.render(stderr_style()).as_bytes()))
+}
+
+/// Tells of a local CA that the relay will replace when it starts with this configuration.
+fn warning_of_new_ca(config: &Config) -> Option<Warning> {
+    let tls = config.tls.as_ref()?;
+    let replaced =
+        local_ca::replaced(&Storage::at(&tls.storage), &tls.local_names()?, OffsetDateTime::now_utc())?;
+    Some(Warning::new(format!("{replaced}; {}", local_ca::TRUST_ANEW), None))
 }
 
 /// Prints an answer to standard output; unlike `println!` it does not panic when nobody reads it.

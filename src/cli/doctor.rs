@@ -114,7 +114,7 @@ async fn examine(config: &Config, file: Option<&Path>, relay: ports::Relay<'_>) 
     report.tell([backend::look(backend, upstream_proxy.as_ref(), servers, uri_prefix).await]);
     // Last: it may make this process another user's.
     if let Some(tls) = tls {
-        report.tell(storage::look(&tls.storage, &tls.certificates, OffsetDateTime::now_utc()));
+        report.tell(storage::look(tls, OffsetDateTime::now_utc()));
     }
     report.tell(files::look(config, file));
     report.end()
