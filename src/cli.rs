@@ -22,6 +22,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use rustix::process::geteuid;
 use time::OffsetDateTime;
 
 use crate::{
@@ -179,8 +180,17 @@ impl ConfigArgs {
     }
 }
 
-/// Prints every fault to standard error.
+/// Prints every fault to standard error, and to whom a file is closed how it is read.
 pub(crate) fn refuse(error: &ConfigError) -> ExitCode {
+    let code = refuse_to_run(error);
+    if error.is_denied() && !geteuid().is_root() {
+        eprintln!("this user may not read it: run it with sudo");
+    }
+    code
+}
+
+/// Prints every fault to standard error. The relay itself is not to become root for what its user may not read.
+pub(crate) fn refuse_to_run(error: &ConfigError) -> ExitCode {
     match io::stderr().write_all(error.render(stderr_style()).as_bytes()) {
         Ok(()) => ExitCode::from(EXIT_CONFIG),
         Err(_) => ExitCode::from(EXIT_INTERNAL),
