@@ -22,8 +22,14 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use rustix::process::geteuid;
+use time::OffsetDateTime;
 
-use crate::config::{self, ConfigError, Environment, Flags, Loaded, Style, Warning};
+use crate::{
+    config::{self, Config, ConfigError, Environment, Flags, Loaded, Style, Warning},
+    storage::Storage,
+    tls::local_ca,
+};
 
 /// The command line was wrong (sysexits.h: EX_USAGE).
 pub(crate) const EXIT_USAGE: u8 = 64;
@@ -174,8 +180,17 @@ impl ConfigArgs {
     }
 }
 
-/// Prints every fault to standard error.
+/// Prints every fault to standard error, and to whom a file is closed how it is read.
 pub(crate) fn refuse(error: &ConfigError) -> ExitCode {
+    let code = refuse_to_run(error);
+    if error.is_denied() && !geteuid().is_root() {
+        eprintln!("this user may not read it: run it with sudo");
+    }
+    code
+}
+
+/// Prints every fault to standard error. The relay itself is not to become root for what its user may not read.
+pub(crate) fn refuse_to_run(error: &ConfigError) -> ExitCode {
     match io::stderr().write_all(error.render(stderr_style()).as_bytes()) {
         Ok(()) => ExitCode::from(EXIT_CONFIG),
         Err(_) => ExitCode::from(EXIT_INTERNAL),
@@ -186,6 +201,14 @@ pub(crate) fn refuse(error: &ConfigError) -> ExitCode {
 pub(crate) fn warn(warnings: &[Warning]) -> io::Result<()> {
     let mut stderr = io::stderr();
     warnings.iter().try_for_each(|warning| stderr.write_all(warning.render(stderr_style()).as_bytes()))
+}
+
+/// Tells of a local CA that the relay will replace when it starts with this configuration.
+fn warning_of_new_ca(config: &Config) -> Option<Warning> {
+    let tls = config.tls.as_ref()?;
+    let replaced =
+        local_ca::replaced(&Storage::at(&tls.storage), &tls.local_names()?, OffsetDateTime::now_utc())?;
+    Some(Warning::new(format!("{replaced}; {}", local_ca::TRUST_ANEW), None))
 }
 
 /// Prints an answer to standard output; unlike `println!` it does not panic when nobody reads it.

@@ -182,6 +182,24 @@ pub(crate) struct Tls {
     pub(crate) hsts: Option<Duration>,
 }
 
+impl Tls {
+    /// What the local CA vouches for; `None`: there is none.
+    pub(crate) fn local_names(&self) -> Option<Vec<ServerName>> {
+        match &self.certificates {
+            CertificateSource::Files { .. } => None,
+            CertificateSource::LocalCa => Some(self.names.clone()),
+            CertificateSource::Acme(acme) => {
+                let mut names = acme.local.clone();
+                if acme.fallback == Some(acme::Fallback::SelfSigned) {
+                    // It makes no wildcards.
+                    names.extend(acme.subjects.iter().filter_map(Subject::as_name).cloned());
+                }
+                Some(names).filter(|names| !names.is_empty())
+            }
+        }
+    }
+}
+
 /// Where certificates come from.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum CertificateSource {

@@ -85,7 +85,6 @@ impl Keeper {
         let challenges = Arc::new(Challenges::default());
         let manager = acme::Manager::open(&storage, config, Arc::clone(&challenges), predecessor)
             .map_err(KeeperError::Acme)?;
-        let mut local = config.local.clone();
         let mut places = Vec::new();
         for (stored, otherwise) in manager.stored() {
             let certificate = stored.servable(otherwise, now);
@@ -100,19 +99,16 @@ impl Keeper {
                     Some(Arc::new(temporary::certificate(&stored.subject, now)?))
                 }
             });
-            if otherwise == Otherwise::LocalCa {
-                local.extend(stored.subject.as_name().cloned());
-            }
         }
-        let own = if local.is_empty() {
-            None
-        } else {
+        let own = if let Some(local) = tls.local_names() {
             let ca = LocalCa::open(storage, local, &Machine::current(), now)?;
             let place = places.len();
             log_certificate(ca.leaf());
             places.push(Some(Arc::clone(ca.leaf())));
             let source = Source::LocalCa(Box::new(ca));
             Some(Own { source, place })
+        } else {
+            None
         };
         let first_name = tls.names.first().cloned();
         let certificates = Arc::new(Certificates::new(places, first_name, tls.unknown_names, challenges));

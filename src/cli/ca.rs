@@ -10,6 +10,7 @@ use std::{
 
 use aws_lc_rs::digest;
 use qrcode::{QrCode, render::unicode::Dense1x2};
+use rustix::process::geteuid;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::{EXIT_CONFIG, EXIT_INTERNAL, cert::StorageArgs};
@@ -69,7 +70,7 @@ pub(crate) fn run(arguments: &CaArgs) -> ExitCode {
     };
     let fingerprint = fingerprint(&der);
     let mut stdout = io::stdout();
-    let mut report = describe(&file, &fingerprint);
+    let mut report = describe(&file, &fingerprint, &arguments.command(geteuid().is_root()));
     if stdout.is_terminal() {
         report += &qr_code(&fingerprint);
     }
@@ -94,17 +95,31 @@ pub(crate) fn run(arguments: &CaArgs) -> ExitCode {
     }
 }
 
-fn describe(file: &Path, fingerprint: &str) -> String {
+impl CaArgs {
+    /// What exports the same root, for a shell. Whoever had to be root for it has to be again.
+    fn command(&self, as_root: bool) -> String {
+        let mut command = if as_root { "sudo parley-relay ca" } else { "parley-relay ca" }.to_owned();
+        for (flag, path) in [("--config", &self.storage.config), ("--storage", &self.storage.storage)] {
+            if let Some(path) = path {
+                let path = path::absolute(path).unwrap_or_else(|_| path.clone());
+                command += &format!(" {flag} {}", shell_word(&path.display().to_string()));
+            }
+        }
+        command
+    }
+}
+
+fn describe(file: &Path, fingerprint: &str, command: &str) -> String {
     format!(
         "root     {file}
 sha-256  {fingerprint}
 
 A device that trusts this root trusts the relay. Compare the fingerprint before you install it.
-  Android     --crt FILE; Settings, Security, More, Install a certificate, CA certificate
-  iOS         --mobileconfig FILE, open it; Settings, Profile Downloaded, Install;
+  Android     {command} --crt FILE; Settings, Security, More, Install a certificate, CA certificate
+  iOS         {command} --mobileconfig FILE, open it; Settings, Profile Downloaded, Install;
               then General, About, Certificate Trust Settings, turn it on
-  Windows     --crt FILE; as administrator: certutil -addstore Root FILE
-  macOS       --crt FILE; sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain FILE
+  Windows     {command} --crt FILE; as administrator: certutil -addstore Root FILE
+  macOS       {command} --crt FILE; sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain FILE
   Linux       sudo install -m 644 {quoted} /usr/local/share/ca-certificates/parley-relay.crt && sudo update-ca-certificates
   Firefox     Settings, Privacy & Security, View Certificates, Authorities, Import
 
@@ -127,7 +142,7 @@ fn qr_code(fingerprint: &str) -> String {
     };
     // Light modules are drawn, dark ones left blank: most terminals are dark.
     let drawn = code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build();
-    drawn + "\n\n"
+    format!("The fingerprint, for another device's camera; it is not the site's address:\n{drawn}\n\n")
 }
 
 /// An Apple configuration profile with the root, of `der` and the same in `pem`.
@@ -250,7 +265,7 @@ mod tests {
 
     #[test]
     fn each_command_is_one_line_and_one_word_is_the_path() {
-        let text = describe(Path::new("/var/lib/it's here/root.pem"), "AB:CD");
+        let text = describe(Path::new("/var/lib/it's here/root.pem"), "AB:CD", "parley-relay ca");
         let line = |word: &str| text.lines().find(|line| line.contains(word)).unwrap();
         assert!(line("security add-trusted-cert").ends_with(" -k /Library/Keychains/System.keychain FILE"));
         assert!(line("sudo install").ends_with(
@@ -263,7 +278,29 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_fits_a_code() {
-        assert!(qr_code(&fingerprint(b"der")).lines().count() > 10);
+    fn the_command_that_exports_is_told_whole() {
+        let of = |config: Option<&str>, storage: Option<&str>| CaArgs {
+            storage: StorageArgs { config: config.map(PathBuf::from), storage: storage.map(PathBuf::from) },
+            crt: None,
+            mobileconfig: None,
+        };
+        assert_eq!(of(None, None).command(false), "parley-relay ca");
+        assert_eq!(of(Some("/etc/a b"), None).command(true), "sudo parley-relay ca --config '/etc/a b'");
+        let command = of(None, Some("/srv/s")).command(true);
+        assert_eq!(command, "sudo parley-relay ca --storage /srv/s");
+        let text = describe(Path::new("/srv/s/root.pem"), "AB:CD", &command);
+        for (system, flag) in
+            [("Android", "--crt"), ("iOS", "--mobileconfig"), ("Windows", "--crt"), ("macOS", "--crt")]
+        {
+            let line = format!("  {system:10}  sudo parley-relay ca --storage /srv/s {flag} FILE");
+            assert!(text.contains(&line), "{line}\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_fits_a_code_which_says_what_it_is() {
+        let code = qr_code(&fingerprint(b"der"));
+        assert!(code.lines().count() > 10);
+        assert!(code.starts_with("The fingerprint, for another device's camera"), "{code}");
     }
 }

@@ -27,10 +27,11 @@ pub(crate) fn run(arguments: CheckArgs) -> ExitCode {
         );
         return ExitCode::from(EXIT_USAGE);
     };
-    let loaded = match config.load() {
+    let mut loaded = match config.load() {
         Ok(loaded) => loaded,
         Err(error) => return super::refuse(&error),
     };
+    loaded.warnings.extend(super::warning_of_new_ca(&loaded.config));
     if super::warn(&loaded.warnings).is_err() {
         return ExitCode::from(EXIT_INTERNAL);
     }

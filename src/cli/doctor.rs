@@ -11,6 +11,7 @@ mod name_servers;
 mod names;
 mod ports;
 mod storage;
+mod updates;
 
 use std::{fmt, path::Path, process::ExitCode};
 
@@ -112,9 +113,10 @@ async fn examine(config: &Config, file: Option<&Path>, relay: ports::Relay<'_>) 
     }
     report.tell(file.map(|file| config::look(file, relay.meant)).unwrap_or_default());
     report.tell([backend::look(backend, upstream_proxy.as_ref(), servers, uri_prefix).await]);
+    report.tell(updates::look().await);
     // Last: it may make this process another user's.
     if let Some(tls) = tls {
-        report.tell(storage::look(&tls.storage, &tls.certificates, OffsetDateTime::now_utc()));
+        report.tell(storage::look(tls, OffsetDateTime::now_utc()));
     }
     report.tell(files::look(config, file));
     report.end()

@@ -265,7 +265,9 @@ fn choice(arguments: &InitArgs) -> Option<CertificateChoice> {
 /// Loads `text` as a file, with nothing else that says something.
 fn load_text(text: &str, environment: &Environment) -> Result<Vec<Warning>, InitError> {
     let loaded = config::load_text("the new config file", text, environment);
-    loaded.map(|loaded| loaded.warnings).map_err(InitError::Config)
+    let Loaded { config, mut warnings, .. } = loaded.map_err(InitError::Config)?;
+    warnings.extend(super::warning_of_new_ca(&config));
+    Ok(warnings)
 }
 
 /// What became of the file.

@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &ConfigArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(error) => {
             refuse(&error.render(Style::Plain));
-            return super::refuse(&error);
+            return super::refuse_to_run(&error);
         }
     };
     let logging = log::start(&config.log);

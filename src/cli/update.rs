@@ -25,6 +25,7 @@ mod trust;
 mod units;
 
 use std::{
+    cmp::Ordering,
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -112,8 +113,8 @@ pub(crate) struct UpdateArgs {
 
 /// How an update ended that met no error.
 enum Outcome {
-    Current { version: Version, left: Option<Left> },
-    Finished { version: Version, finished: Finished },
+    Current { version: Version, offered: Version, left: Option<Left> },
+    Finished { version: Version, offered: Version, finished: Finished },
     Newer { installed: Option<Version>, offered: Version },
     Updated { installed: Option<Version>, offered: Version, restarted: Restarted, previous: PathBuf },
 }
@@ -207,11 +208,11 @@ async fn update(
         let version = installed.clone();
         let service = service(&arguments, &program, config_file, config.as_ref()).await;
         return Ok(if arguments.check {
-            Outcome::Current { version, left: Left::find(&program, service.process().await) }
+            Outcome::Current { version, offered, left: Left::find(&program, service.process().await) }
         } else {
             match switch::undisturbed(switch::finish(&program, &service, &version)).await? {
-                Some(finished) => Outcome::Finished { version, finished },
-                None => Outcome::Current { version, left: None },
+                Some(finished) => Outcome::Finished { version, offered, finished },
+                None => Outcome::Current { version, offered, left: None },
             }
         });
     }
@@ -317,15 +318,19 @@ impl Outcome {
             Some(version) => version.to_string(),
             None => "a program that does not run".to_owned(),
         };
+        // What a mirror has that was not filled for long is not the newest that there is.
+        let newest = |version: &Version, offered: &Version| match offered.cmp_precedence(version) {
+            Ordering::Less => format!("{version} is installed; the mirror has {offered}, which is older"),
+            Ordering::Equal | Ordering::Greater => format!("{version} is the newest release"),
+        };
         match self {
-            Self::Current { version, left: None } => format!("{version} is the newest release\n"),
-            Self::Current { version, left: Some(left) } => {
-                format!(
-                    "{version} is the newest release, but {left}: an update without --check sees to that\n"
-                )
+            Self::Current { version, offered, left: None } => newest(version, offered) + "\n",
+            Self::Current { version, offered, left: Some(left) } => {
+                let newest = newest(version, offered);
+                format!("{newest}, but {left}: an update without --check sees to that\n")
             }
-            Self::Finished { version, finished } => {
-                format!("{version} is the newest release, but {}\n", finished.describe())
+            Self::Finished { version, offered, finished } => {
+                format!("{}, but {}\n", newest(version, offered), finished.describe())
             }
             Self::Newer { installed, offered } => {
                 format!("{offered} can be had; {} is installed\n", was(installed))

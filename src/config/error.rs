@@ -113,6 +113,13 @@ impl ConfigError {
         self.faults.into_iter().map(warn)
     }
 
+    /// Whether a config file is there, and closed to this user.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.faults.iter().any(|fault| {
+            matches!(&fault.reason, Reason::Unreadable(_, error) if error.kind() == io::ErrorKind::PermissionDenied)
+        })
+    }
+
     #[cfg(test)]
     pub(crate) fn faults(&self) -> &[Fault] {
         &self.faults

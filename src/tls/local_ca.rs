@@ -86,6 +86,16 @@ pub(crate) fn stored(storage: &Storage) -> Result<Option<Certificate>, StorageEr
     Ok(storage.read(LEAF_KEY)?.and_then(|pem| Certificate::from_pem(&pem, &pem).ok()))
 }
 
+/// What devices meet when the relay next opens the authority in `storage` for `names`: a new root, if the present one
+/// does not fit. Nothing, where there is none yet, or none that can be read here.
+pub(crate) fn replaced(storage: &Storage, names: &[ServerName], now: OffsetDateTime) -> Option<String> {
+    let misfit = Root::stored(storage).ok()??.misfit(names, now)?;
+    Some(format!("a NEW local CA will be made: the present one {misfit}"))
+}
+
+/// What is to be done where one is [`replaced`].
+pub(crate) const TRUST_ANEW: &str = "every device has to trust the new one";
+
 /// Whether its time has come, or it is not valid yet because the clock went back.
 fn renewal_due(certificate: &Certificate, now: OffsetDateTime) -> bool {
     now < certificate.not_before || now >= renewal(certificate)

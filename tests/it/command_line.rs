@@ -1,5 +1,12 @@
 //! Flags: alone, over a file, and wrong.
 
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
+    process::Command,
+};
+
 use crate::harness::{
     Backend, Client, Relay, Version,
     peers::free_address,
@@ -148,4 +155,36 @@ async fn the_start_says_where_its_settings_come_from_and_not_what_the_prefix_is(
     let relay = sova.start().await;
     relay.log_with(&["configured", "backend_config=", "sova.toml", "prefix=set"]).await;
     assert!(!relay.logs().concat().contains("s3cretprefix"));
+}
+
+#[test]
+fn who_may_not_read_the_config_is_told_to_use_sudo() {
+    let directory = tempfile::tempdir().unwrap();
+    let (config, program) = (directory.path().join("config.toml"), directory.path().join("parley-relay"));
+    let allow = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    fs::write(&config, "version = 1\n").unwrap();
+    allow(&config, 0o000);
+    // Another user finds the program here, wherever it was built.
+    fs::copy(env!("CARGO_BIN_EXE_parley-relay"), &program).unwrap();
+    allow(directory.path(), 0o755);
+    for arguments in [
+        &["doctor"][..],
+        &["check"],
+        &["health"],
+        &["cert", "list"],
+        &["ca"],
+        &["status"],
+        &["explain", "GET", "/"],
+    ] {
+        let mut command = Command::new(&program);
+        command.args(arguments).arg("--config").arg(&config);
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        let output = command.output().unwrap();
+        let told = stderr(&output);
+        assert!(told.contains("config.toml cannot be read: Permission denied"), "{arguments:?}: {told}");
+        assert!(told.ends_with("run it with sudo\n"), "{arguments:?}: {told}");
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}");
+    }
 }

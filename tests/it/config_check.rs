@@ -239,3 +239,42 @@ async fn every_fixture_of_the_original_is_valid() {
     }
     assert_eq!(checked, 17);
 }
+
+#[tokio::test]
+async fn who_checks_a_name_that_the_local_ca_cannot_vouch_for_is_told_of_the_new_root() {
+    let text = "a NEW local CA will be made: the present one cannot vouch for example.org; every device has to \
+                trust the new one";
+    let relay = Relay::builder()
+        .toml("[tls]\nmode = \"self-signed\"\ndomains = [\"chat.lan\"]\nstorage = \"{dir}/s\"")
+        .file("site/index.html", "")
+        .toml("[frontend]\nmode = \"serve\"\ndirectory = \"{dir}/site\"")
+        .start()
+        .await;
+    let before = std::fs::read_to_string(relay.path("config.toml")).unwrap();
+    let config = before.replace("[\"chat.lan\"]", "[\"chat.lan\", \"example.org\"]");
+    let told = |storage: &str| {
+        let changed =
+            config.replace(relay.path("s").to_str().unwrap(), relay.path(storage).to_str().unwrap());
+        assert_ne!(changed, before);
+        std::fs::write(relay.path("new.toml"), changed).unwrap();
+        let file = relay.path("new.toml");
+        async move {
+            let checked = Relay::with_args(["check"]).arg(&file).run().await;
+            let made = Relay::with_args(["init", "--from"]).arg(&file).run().await;
+            assert_eq!(
+                (checked.status.code(), made.status.code()),
+                (Some(0), Some(0)),
+                "{}",
+                stderr(&checked)
+            );
+            [stderr(&checked), stderr(&made)]
+        }
+    };
+    for said in told("s").await {
+        assert!(said.contains(text), "{said}");
+    }
+    // There is no root yet: what is made then is new to nobody.
+    for said in told("none").await {
+        assert!(!said.contains("NEW"), "{said}");
+    }
+}

@@ -357,3 +357,27 @@ async fn a_certificate_that_is_over_and_files_that_the_relays_user_cannot_read_a
         assert_line(&said, "error", "files", &text);
     }
 }
+
+#[tokio::test]
+async fn an_automatic_update_that_failed_is_told() {
+    let backend = well().await;
+    let relay = on_port(free_address().port()).backend(backend.address()).start().await;
+    let told_where = |state: &str| {
+        let systemctl = relay.path("systemctl");
+        let stub =
+            format!("#!/bin/sh\n[ \"$*\" = \"is-failed parley-relay-update.service\" ] && echo {state}\n");
+        std::fs::write(&systemctl, stub).unwrap();
+        std::fs::set_permissions(&systemctl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", relay.path("").display(), std::env::var("PATH").unwrap());
+        let asked = Relay::with_args(["doctor", "--config"]).arg(relay.path("config.toml"));
+        asked.env("RUNTIME_DIRECTORY", relay.path("")).env("PATH", path).run()
+    };
+    let (said, code) = told(&told_where("failed").await);
+    assert_eq!(code, Some(0), "{said}");
+    let text = "the last automatic update failed: journalctl -u parley-relay-update tells why";
+    assert_line(&said, "warning", "updates", text);
+    for state in ["inactive", "active", "unknown"] {
+        let (said, _) = told(&told_where(state).await);
+        assert!(!said.contains("automatic update"), "{state}: {said}");
+    }
+}

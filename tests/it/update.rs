@@ -53,9 +53,12 @@ async fn a_newer_release_replaces_the_program_and_the_old_one_is_kept() {
 async fn an_older_release_is_taken_only_when_that_is_asked_for() {
     let installed = Installed::new();
     let mirror = Release::new("0.0.1-rc.1", program("0.0.1-rc.1", &works())).serve().await;
-    let output = installed.update(&["--mirror", &url(&mirror)]).await;
-    assert_eq!(stdout(&output), "0.0.1 is the newest release\n");
-    installed.assert_untouched();
+    for arguments in [&["--mirror", &url(&mirror)][..], &["--mirror", &url(&mirror), "--check"]] {
+        let output = installed.update(arguments).await;
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "0.0.1 is installed; the mirror has 0.0.1-rc.1, which is older\n");
+        installed.assert_untouched();
+    }
     let output = installed.update(&["--mirror", &url(&mirror), "--any-version"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(installed.program(), program("0.0.1-rc.1", &works()));
@@ -229,6 +232,33 @@ async fn without_a_network_it_says_what_cannot_be_reached() {
     let output = installed.update(&["--mirror", &format!("http://{}/", free_address())]).await;
     assert_refused(&output, 69, "version.txt cannot be fetched from 127.0.0.1: ");
     assert!(stderr(&output).contains("Connection refused"), "{}", stderr(&output));
+    installed.assert_untouched();
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_reached_brings_advice_and_the_proxy_on_the_way_is_named() {
+    const ADVICE: &str = "--mirror or MIRROR_BASE_URL names another place, --proxy a proxy on the way\n";
+    let installed = Installed::new();
+    // The last without a proxy, and a name that there is not.
+    let away = free_address();
+    for proxy in [Some("socks5h"), Some("http"), None] {
+        let mut arguments = vec!["--mirror".to_owned(), "https://mirror.invalid/".to_owned()];
+        if let Some(scheme) = proxy {
+            arguments.extend(["--proxy".to_owned(), format!("{scheme}://user:s3cret@{away}")]);
+        }
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let output = installed.update(&arguments).await;
+        let through = proxy.map(|_| format!(" through the proxy at {away}")).unwrap_or_default();
+        assert_refused(&output, 69, &format!("version.txt cannot be fetched from mirror.invalid{through}: "));
+        let told = stderr(&output);
+        assert!(told.ends_with(&format!("; nothing was changed\n{ADVICE}")), "{told}");
+        assert!(!told.contains("s3cret") && !told.contains("user"), "{told}");
+    }
+    // Who answers has been reached.
+    let empty = Backend::builder().on("/dl/version.txt", |_| Reply::status("404 NOT FOUND")).start().await;
+    let output = installed.update(&["--mirror", &url(&empty)]).await;
+    assert_refused(&output, 69, "404");
+    assert!(!stderr(&output).contains(ADVICE), "{}", stderr(&output));
     installed.assert_untouched();
 }
 

@@ -8,7 +8,7 @@ use super::{Finding, Grade};
 use crate::{
     acme::{self, Stored},
     cli::cert::{become_owner, list::instant},
-    config::{CertificateSource, Subject},
+    config::{CertificateSource, Subject, Tls},
     storage::{Storage, StorageError},
     tls::{certificate::Certificate, local_ca},
 };
@@ -17,7 +17,8 @@ use crate::{
 const ROOM: u64 = 32 << 20;
 
 /// As its owner, which is whom the relay runs as.
-pub(super) fn look(directory: &Path, source: &CertificateSource, now: OffsetDateTime) -> Vec<Finding> {
+pub(super) fn look(tls: &Tls, now: OffsetDateTime) -> Vec<Finding> {
+    let (directory, source) = (&*tls.storage, &tls.certificates);
     let is_kept = !matches!(source, CertificateSource::Files { .. });
     if !directory.exists() && !is_kept {
         return Vec::new();
@@ -34,7 +35,7 @@ pub(super) fn look(directory: &Path, source: &CertificateSource, now: OffsetDate
         return Vec::new();
     }
     let mut findings = vec![can_be_written(directory)];
-    match kept(directory, source, now) {
+    match kept(tls, now) {
         Ok(more) => findings.extend(more),
         Err(error) => findings.push(Finding::fault("storage", error, "")),
     }
@@ -57,27 +58,23 @@ fn can_be_written(directory: &Path) -> Finding {
     }
 }
 
-fn kept(
-    directory: &Path,
-    source: &CertificateSource,
-    now: OffsetDateTime,
-) -> Result<Vec<Finding>, StorageError> {
-    let storage = Storage::at(directory);
+fn kept(tls: &Tls, now: OffsetDateTime) -> Result<Vec<Finding>, StorageError> {
+    let storage = Storage::at(&tls.storage);
     let mut findings = Vec::new();
-    let has_local = match source {
-        CertificateSource::Acme(acme) => {
-            let stored = acme::stored(&storage)?;
-            for subject in &acme.subjects {
-                let stored = stored.iter().find(|stored| stored.subject == *subject);
-                findings.push(issued(subject, stored, now));
-            }
-            !acme.local.is_empty()
+    if let CertificateSource::Acme(acme) = &tls.certificates {
+        let stored = acme::stored(&storage)?;
+        for subject in &acme.subjects {
+            let stored = stored.iter().find(|stored| stored.subject == *subject);
+            findings.push(issued(subject, stored, now));
         }
-        CertificateSource::LocalCa => true,
-        CertificateSource::Files { .. } => false,
-    };
-    if has_local && let Some(leaf) = local_ca::stored(&storage)? {
-        findings.push(valid("the local CA's certificate", &leaf, now));
+    }
+    if let Some(names) = tls.local_names() {
+        if let Some(replaced) = local_ca::replaced(&storage, &names, now) {
+            findings.push(Finding::doubt("storage", replaced, local_ca::TRUST_ANEW));
+        }
+        if let Some(leaf) = local_ca::stored(&storage)? {
+            findings.push(valid("the local CA's certificate", &leaf, now));
+        }
     }
     Ok(findings)
 }
@@ -125,7 +122,34 @@ fn valid(what: &str, certificate: &Certificate, now: OffsetDateTime) -> Finding 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::UnknownNames;
     use time::Duration;
+
+    fn self_signed(storage: &Path, names: &[&str]) -> Tls {
+        Tls {
+            names: names.iter().map(|name| name.parse().unwrap()).collect(),
+            certificates: CertificateSource::LocalCa,
+            storage: storage.to_owned(),
+            unknown_names: UnknownNames::Reject,
+            hsts: None,
+        }
+    }
+
+    #[test]
+    fn a_root_that_cannot_vouch_for_a_name_will_be_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = Storage::open(directory.path()).unwrap();
+        let (machine, now) = (local_ca::Machine::default(), OffsetDateTime::now_utc());
+        local_ca::LocalCa::open(storage, vec!["chat.lan".parse().unwrap()], &machine, now).unwrap();
+        let told = |names: &[&str]| {
+            let findings = kept(&self_signed(directory.path(), names), now).unwrap();
+            let found = findings.into_iter().find(|finding| finding.grade == Grade::Doubt);
+            found.map(|finding| finding.text)
+        };
+        assert_eq!(told(&["chat.lan", "other.lan"]), None);
+        let text = "a NEW local CA will be made: the present one cannot vouch for example.org";
+        assert_eq!(told(&["chat.lan", "example.org"]).as_deref(), Some(text));
+    }
 
     #[test]
     fn a_certificate_is_good_or_over_or_not_begun_where_the_clock_went_back() {
@@ -133,9 +157,9 @@ mod tests {
         let storage = Storage::open(directory.path()).unwrap();
         let (machine, now) = (local_ca::Machine::default(), OffsetDateTime::now_utc());
         local_ca::LocalCa::open(storage, vec!["chat.lan".parse().unwrap()], &machine, now).unwrap();
+        let tls = self_signed(directory.path(), &["chat.lan"]);
         let at = |now| {
-            let source = CertificateSource::LocalCa;
-            let findings = kept(directory.path(), &source, now).unwrap();
+            let findings = kept(&tls, now).unwrap();
             let [finding] = &findings[..] else { panic!("{findings:?}") };
             (finding.grade, finding.text.clone())
         };

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, path::PathBuf, process::ExitStatus, time::Duration};
 
-use http::StatusCode;
+use http::{StatusCode, uri::Authority};
 use semver::Version;
 
 use super::{kept::KeptError, trust::TrustError};
@@ -90,6 +90,8 @@ pub(super) enum FetchError {
     Call {
         file: &'static str,
         host: String,
+        /// The proxy on the way, without its password.
+        through: Option<Authority>,
         source: reqwest::Error,
     },
     Status {
@@ -184,6 +186,20 @@ impl UpdateError {
     }
 }
 
+impl FetchError {
+    /// Whether the place may be well, and cannot be reached from here.
+    fn is_of_the_way(&self) -> bool {
+        match self {
+            Self::Call { source, .. } => source.is_connect() || source.is_timeout(),
+            Self::Status { .. }
+            | Self::TooLarge { .. }
+            | Self::Short { .. }
+            | Self::NotUtf8 { .. }
+            | Self::Read { .. } => false,
+        }
+    }
+}
+
 impl From<FetchError> for UpdateError {
     fn from(error: FetchError) -> Self {
         Self::Fetch(error)
@@ -224,7 +240,15 @@ impl fmt::Display for UpdateError {
             Self::Locked(directory) => {
                 write!(f, "another update is at work in {}; try again when it has ended", directory.display())
             }
-            Self::Fetch(error) => write!(f, "{error}; nothing was changed"),
+            Self::Fetch(error) => {
+                write!(f, "{error}; nothing was changed")?;
+                if error.is_of_the_way() {
+                    f.write_str(
+                        "\n--mirror or MIRROR_BASE_URL names another place, --proxy a proxy on the way",
+                    )?;
+                }
+                Ok(())
+            }
             Self::Release(error) => write!(f, "{error}; nothing was changed"),
             Self::Write(file, error) => {
                 let denied = error.kind() == io::ErrorKind::PermissionDenied;
@@ -293,8 +317,12 @@ impl fmt::Display for SourceError {
 impl fmt::Display for FetchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Call { file, host, source } => {
-                write!(f, "{file} cannot be fetched from {host}: {}", Chain(source))
+            Self::Call { file, host, through, source } => {
+                write!(f, "{file} cannot be fetched from {host}")?;
+                if let Some(proxy) = through {
+                    write!(f, " through the proxy at {proxy}")?;
+                }
+                write!(f, ": {}", Chain(source))
             }
             Self::Status { file, host, status } => write!(f, "{host} answers {status} for {file}"),
             Self::TooLarge { file } => write!(f, "{file} is longer than such a file can be"),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{
     StatusCode,
     header::{RANGE, USER_AGENT},
-    uri::Scheme,
+    uri::{Authority, Scheme},
 };
 use rustls::ClientConfig;
 
@@ -38,6 +38,8 @@ const REDIRECTS: usize = 5;
 pub(super) struct Web {
     client: reqwest::Client,
     base: FrontendUrl,
+    /// The proxy on the way, without its password.
+    through: Option<Authority>,
 }
 
 /// A file that is being written, counted, hashed and told of.
@@ -75,7 +77,7 @@ impl Web {
         if let Some(proxy) = proxy {
             builder = builder.proxy(acme::through(proxy)?);
         }
-        Ok(Self { client: builder.build()?, base })
+        Ok(Self { client: builder.build()?, base, through: proxy.map(|proxy| proxy.authority.clone()) })
     }
 
     /// A file of at most `limit` bytes, or a few more.
@@ -158,7 +160,8 @@ impl Web {
     }
 
     fn call(&self, file: &'static str, source: reqwest::Error) -> FetchError {
-        FetchError::Call { file, host: self.host(), source: source.without_url() }
+        let through = self.through.clone();
+        FetchError::Call { file, host: self.host(), through, source: source.without_url() }
     }
 
     fn host(&self) -> String {

@@ -105,6 +105,13 @@ impl Root {
         Ok(root)
     }
 
+    /// The stored root, as it is; `None`: there is none.
+    pub(super) fn stored(storage: &Storage) -> Result<Option<Self>, TlsError> {
+        let pem = storage.read(ROOT_KEY).map_err(TlsError::Storage)?;
+        let root = pem.map(|pem| Self::from_pem(&pem)).transpose();
+        root.map_err(|source| TlsError::Root { file: storage.path(ROOT_KEY), source })
+    }
+
     fn from_pem(pem: &[u8]) -> Result<Self, CertificateError> {
         // Checks that they belong together.
         let certificate = Certificate::from_pem(pem, pem)?;
