@@ -19,6 +19,9 @@ use crate::{
 /// Whatever renews a certificate has done it earlier: those that live for six days are renewed after three.
 const SOON: Duration = Duration::days(2);
 const UNIT: &str = "parley-relay.service";
+/// Where systemd keeps the ports itself: those of these units are the relay's, whatever the config says.
+const SOCKETS: [(Role, &str); 2] =
+    [(Role::Main, "parley-relay.socket"), (Role::Redirect, "parley-relay-http.socket")];
 
 /// The relay that is looked after.
 #[derive(Clone, Copy)]
@@ -35,9 +38,20 @@ pub(super) async fn look(
     target: Target,
     (host, redirect): (IpAddr, Option<u16>),
 ) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if relay.is_installed {
+        for (role, unit) in SOCKETS {
+            let port = match role {
+                Role::Main => Some(target.port),
+                Role::Redirect => redirect,
+            };
+            findings.extend(
+                show(unit, &["ActiveState", "Listen"]).await.and_then(|shown| kept(&shown, unit, port)),
+            );
+        }
+    }
     let redirect =
         redirect.map(|port| (Role::Redirect, Target { scheme: Scheme::HTTP, port, ..target.clone() }));
-    let mut findings = Vec::new();
     // What cannot be read is that of a relay whose user we are not.
     let runs = relay.meant.directories.iter().any(|directory| !matches!(run_file::read(directory), Ok(None)));
     if !runs && relay.is_installed {
@@ -70,12 +84,42 @@ async fn answers(target: &Target) -> Finding {
     }
 }
 
+/// What systemd says of a unit, a line for each; nothing, where there is no systemd.
+async fn show(unit: &str, properties: &[&str]) -> Option<String> {
+    let mut command = tokio::process::Command::new("systemctl");
+    command.args(["show", unit]);
+    for property in properties {
+        command.args(["-p", property]);
+    }
+    let shown = command.output().await.ok()?;
+    Some(String::from_utf8_lossy(&shown.stdout).into_owned())
+}
+
+/// What is amiss with a socket that systemd keeps, as it shows it, where the config has `port`.
+fn kept(shown: &str, unit: &str, port: Option<u16>) -> Option<Finding> {
+    // As in `[::]:443 (Stream)`.
+    let listens = shown.lines().filter_map(|line| line.strip_prefix("Listen="));
+    let mut ports = listens.filter_map(|address| address.split(' ').next()?.rsplit_once(':')?.1.parse().ok());
+    // Port 0: whichever it is.
+    let is_meant = |kept: &u16| port.is_some_and(|port| port == 0 || port == *kept);
+    let other = ports.find(|kept| !is_meant(kept))?;
+    if !shown.lines().any(|line| line == "ActiveState=active") {
+        return None;
+    }
+    let says = match port {
+        Some(port) => format!("says {port}"),
+        None => "has no such port".to_owned(),
+    };
+    Some(Finding::doubt(
+        "ports",
+        format_args!("systemd keeps port {other} for the relay, by {unit}, and the config {says}"),
+        format!("install.sh modify writes the socket units anew; by hand: systemctl edit --full {unit}"),
+    ))
+}
+
 /// What systemd says of a relay that does not run; nothing, where it has no unit for one.
 async fn unit() -> Option<Finding> {
-    let properties =
-        ["show", UNIT, "-p", "LoadState", "-p", "ActiveState", "-p", "Result", "-p", "NRestarts"];
-    let shown = tokio::process::Command::new("systemctl").args(properties).output().await.ok()?;
-    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let shown = show(UNIT, &["LoadState", "ActiveState", "Result", "NRestarts"]).await?;
     let value = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     if value("LoadState") != Some("loaded") {
         return None;
@@ -100,4 +144,24 @@ fn is_free(role: Role, host: IpAddr, port: u16) -> Finding {
     let told = error.advised_by_config().to_string();
     let (text, advice) = told.split_once('\n').unwrap_or((&told, ""));
     Finding::fault("ports", format_args!("the relay does not run, and {text}"), advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_systemd_keeps_and_the_config_has_not_is_told() {
+        let shown = "Listen=0.0.0.0:443 (Stream)\nListen=[::]:443 (Stream)\nActiveState=active\n";
+        let told = |shown: &str, port| kept(shown, "parley-relay.socket", port).map(|finding| finding.text);
+        assert_eq!(told(shown, Some(443)), None);
+        assert_eq!(told(shown, Some(0)), None);
+        let text = "systemd keeps port 443 for the relay, by parley-relay.socket, and the config ";
+        assert_eq!(told(shown, Some(8443)), Some(format!("{text}says 8443")));
+        assert_eq!(told(shown, None), Some(format!("{text}has no such port")));
+        // It is not in use, or not there.
+        assert_eq!(told(&shown.replace("=active", "=inactive"), Some(8443)), None);
+        assert_eq!(told("ActiveState=inactive\n", Some(8443)), None);
+        assert_eq!(told("", Some(8443)), None);
+    }
 }
