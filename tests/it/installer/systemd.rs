@@ -199,6 +199,20 @@ fn sockets_are_installed_changed_and_taken_away_again() {
         assert!(text.contains("Nothing has changed"), "{text}");
     }
     assert_eq!((put_there(&machine), show(&machine, "MainPID")), (there, running));
+    // Changed in the config alone, it is still systemd's.
+    let doctor = || machine.run("parley-relay doctor").text;
+    assert!(!doctor().contains("systemd keeps port"), "{}", doctor());
+    machine.must(&format!(
+        "cp -p {CONFIG} /srv/config && sed -i 's/^\\[tls\\]/[server]\\nport = 8443\\n[tls]/' {CONFIG}"
+    ));
+    let told = doctor();
+    assert!(
+        told.contains(
+            "systemd keeps port 443 for the relay, by parley-relay.socket, and the config says 8443"
+        ),
+        "{told}"
+    );
+    machine.must(&format!("cp -p /srv/config {CONFIG}"));
 
     // Each port by itself, and both; one that is not wanted any more.
     for (flags, port, http_port) in [
